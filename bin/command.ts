@@ -1,0 +1,27 @@
+// What a command is: its options and arguments as data, and what it does.
+import type { Arguments } from './arguments.ts'
+import type { Session } from './session.ts'
+
+/** An option. Texts are given at most once; a list gets one element each time it is given. */
+export interface Option {
+  readonly type: 'text' | 'list' | 'switch'
+  readonly description: string
+  /** What help calls the value. */
+  readonly value?: string
+  readonly required?: boolean
+  /** The only values there are. */
+  readonly choices?: readonly string[]
+}
+
+export type Options = Readonly<Record<string, Option>>
+
+export interface Command {
+  /** Names of the arguments that are no options; all of them are needed. */
+  readonly positionals: readonly string[]
+  readonly options: Options
+  /** Lines for help, after the options. */
+  readonly notes?: string
+  readonly examples: readonly string[]
+  /** Throws a `KociError` for whatever goes wrong. */
+  run(args: Arguments, session: Session): Promise<void>
+}

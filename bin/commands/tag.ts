@@ -1,0 +1,33 @@
+// koci tag: another name for what a tag leads to, be it an image or an index of several.
+import type { Command } from '../command.ts'
+import { image } from '../options.ts'
+import { readImage } from '../read-options.ts'
+
+export const tag: Command = {
+  positionals: ['new-tag'],
+  options: { image },
+  notes: 'If the new tag exists it is moved.',
+  examples: ['koci tag --image images:1.2.3 latest'],
+
+  async run(args) {
+    const { path, refName } = readImage(args)
+    const [newName = ''] = args.positionals
+    const { assertRefName } = await import('../../lib/oci/reference.ts')
+    assertRefName(newName)
+    const { ImageLayout } = await import('../../lib/layout/image-layout.ts')
+    const { findRef } = await import('../../lib/layout/refs.ts')
+
+    await using layout = await ImageLayout.open(path)
+    const manifests = await layout.roots()
+    const entry = findRef({ schemaVersion: 2, manifests }, refName, path)
+    await layout.locateBlob(entry)
+    await layout.setRef(newName, withoutFullName(entry))
+  },
+}
+
+/** containerd notes the whole name of an image; it is that of the old tag, and would be there twice. */
+function withoutFullName<T extends { annotations?: Record<string, string> }>(entry: T): T {
+  if (!entry.annotations) return entry
+  const { 'io.containerd.image.name': _, ...annotations } = entry.annotations
+  return { ...entry, annotations }
+}

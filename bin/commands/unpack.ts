@@ -1,0 +1,51 @@
+// koci unpack: an image becomes a bundle.
+import type { Command } from '../command.ts'
+import { image, platform } from '../options.ts'
+import { readImage, readMapping, readPlatform } from '../read-options.ts'
+
+export const unpack: Command = {
+  positionals: ['bundle'],
+  options: {
+    image,
+    platform,
+    'uid-map': {
+      type: 'list',
+      description: 'owners inside and outside; repeatable',
+      value: 'container:host[:size]',
+    },
+    'gid-map': {
+      type: 'list',
+      description: 'the same for groups',
+      value: 'container:host[:size]',
+    },
+    rootless: { type: 'switch', description: 'as an ordinary user: owners are only noted' },
+    'keep-dirlinks': {
+      type: 'switch',
+      description: 'a directory over a symlink to a directory keeps the symlink',
+    },
+  },
+  notes:
+    'Makes <bundle>/config.json and <bundle>/rootfs, ready for runc. Every byte is\n' +
+    'verified. If it fails, or is interrupted, nothing of the bundle remains. The\n' +
+    'layout may be a tar file (an OCI archive, or what docker save writes).',
+  examples: [
+    'koci unpack --image images:alpine bundle',
+    'koci unpack --image images:alpine --rootless bundle',
+    'koci unpack --image alpine.tar --platform linux/arm64 bundle',
+  ],
+
+  async run(args, session) {
+    const image = readImage(args)
+    const platform = readPlatform(args)
+    const mapping = { ...readMapping(args), keepDirlinks: args.has('keep-dirlinks') }
+    const [bundle = ''] = args.positionals
+
+    const app = await session.application()
+    const { signal } = session
+    const result = await app.unpack({ image, bundle, platform, signal, ...mapping })
+    if (session.json) {
+      const { runtimeConfig: _, ...rest } = result
+      session.printJson(rest)
+    }
+  },
+}

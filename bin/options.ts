@@ -1,0 +1,41 @@
+// Options that several commands have, and those that all have.
+import type { Option, Options } from './command.ts'
+
+export const image: Option = {
+  type: 'text',
+  description: 'the layout and the tag, which is "latest" if left out',
+  value: 'layout[:tag]',
+  required: true,
+}
+
+export const layout: Option = {
+  type: 'text',
+  description: 'the directory of the layout',
+  value: 'path',
+  required: true,
+}
+
+export const platform: Option = {
+  type: 'text',
+  description: 'which image of an index; by default that of this machine',
+  value: 'os/arch[/variant]',
+}
+
+export const json: Option = {
+  type: 'switch',
+  description: 'print the result, and errors, as JSON',
+}
+
+/** What every command takes, before its name and after it. */
+export const globalOptions: Options = {
+  log: {
+    type: 'text',
+    description: 'debug, info, warn, error or fatal; by default warn',
+    value: 'level',
+  },
+  verbose: { type: 'switch', description: 'the same as --log=info' },
+  strict: { type: 'switch', description: 'take warnings for errors' },
+  'no-progress': { type: 'switch', description: 'no progress line on terminals' },
+  json,
+  help: { type: 'switch', description: 'show this help (-h)' },
+}

@@ -1,0 +1,133 @@
+// yargs at work: words become typed arguments, and options become help that fits a terminal.
+import yargs, { type Argv, type Options as YargsOption } from 'yargs'
+import { Arguments } from './arguments.ts'
+import type { Command, Option, Options } from './command.ts'
+import { commands, type CommandEntry } from './commands.ts'
+import { globalOptions } from './options.ts'
+import type { SplitArgs } from './split-args.ts'
+import { usageError } from './usage-error.ts'
+
+/**
+ * Reads what `splitArgs` sorted.
+ * @throws {UsageError} ERR_KOCI_INVALID_OPTION for an option or argument that is missing, empty, or too many
+ */
+export async function parse(
+  entry: CommandEntry,
+  command: Command,
+  split: SplitArgs,
+): Promise<Arguments> {
+  const { flags, positionals } = split
+  const options = { ...globalOptions, ...command.options }
+  const values = await plainYargs()
+    .options(typesOf(options))
+    .strictOptions()
+    .parseAsync([...flags])
+  const args = new Arguments(positionals, values)
+  for (const [name, option] of Object.entries(options)) checkOption(name, option, args)
+  checkPositionals(entry.name, command.positionals, positionals)
+  return args
+}
+
+/** Help for one command, in lines of at most 80 columns. */
+export function commandHelp(entry: CommandEntry, command: Command): Promise<string> {
+  const { name, alias, description } = entry
+  const { options, positionals, notes, examples } = command
+  const needed = Object.entries(options).filter(([, { required }]) => required)
+  const words = ['koci', name, ...needed.map(flagOf), '[options]', ...placeholders(positionals)]
+  const program = plainYargs().usage(
+    `koci ${name}${alias === undefined ? '' : `, ${alias}`} - ${description}\n\nUsage: ${words.join(' ')}`,
+  )
+  describe(program, 'Options:', options)
+  const others = Object.entries(globalOptions).filter(([option]) => !options[option])
+  describe(program, 'Options of all commands:', Object.fromEntries(others))
+  const lines = examples.map(line => `  ${line}`).join('\n')
+  return program
+    .epilogue(`${notes === undefined ? '' : `${notes}\n\n`}Examples:\n${lines}`)
+    .getHelp()
+}
+
+/** What koci says when it is called without a command. */
+export function programHelp(): Promise<string> {
+  const program = plainYargs().usage(
+    'koci - unpack OCI images into bundles, and pack what changed into new layers\n\n' +
+      'Usage: koci <command> [options] [arguments]',
+  )
+  for (const { name, alias, description } of commands)
+    program.command(alias === undefined ? name : [name, alias], description)
+  const version: Option = { type: 'switch', description: 'show the version (-v)' }
+  describe(program, 'Options:', { ...globalOptions, version })
+  return program.epilogue('koci help <command> shows the options of a command.').getHelp()
+}
+
+/** Puts options into help. Such a program is never parsed with, so the value can be a part of the name. */
+function describe(program: Argv, heading: string, options: Options): void {
+  for (const entry of Object.entries(options)) {
+    const flag = flagOf(entry).slice(2)
+    program.option(flag, { description: entry[1].description }).group(flag, heading)
+  }
+}
+
+function flagOf([name, { value }]: [string, Option]): string {
+  return value === undefined ? `--${name}` : `--${name}=${value}`
+}
+
+function typesOf(options: Options): Record<string, YargsOption> {
+  const types = {
+    text: { string: true },
+    list: { string: true, array: true },
+    switch: { boolean: true },
+  }
+  return Object.fromEntries(
+    Object.entries(options).map(([name, { type }]) => [name, types[type]]),
+  )
+}
+
+function plainYargs(): Argv {
+  return yargs()
+    .scriptName('koci')
+    .locale('en')
+    .wrap(Math.min(80, process.stdout.columns || 80))
+    .help(false)
+    .version(false)
+    .exitProcess(false)
+    .fail(false)
+    .parserConfiguration({
+      'boolean-negation': false,
+      'camel-case-expansion': false,
+      'dot-notation': false,
+      'greedy-arrays': false,
+      'parse-numbers': false,
+      'parse-positional-numbers': false,
+    })
+}
+
+function checkOption(name: string, option: Option, args: Arguments): void {
+  const { required, value = 'value', choices } = option
+  const given = args.text(name)
+  if (required && given === undefined)
+    throw usageError(`--${name}`, `missing - give --${name}=${value}`)
+  if (required && given === '') throw usageError(`--${name}`, 'is empty')
+  if (choices && given !== undefined && !choices.includes(given))
+    throw usageError(
+      `--${name}`,
+      `${given} is not one of ${choices.filter(choice => choice !== '').join(', ')}`,
+    )
+}
+
+function checkPositionals(
+  name: string,
+  expected: readonly string[],
+  given: readonly string[],
+): void {
+  const wanted = expected.length === 0 ? 'no arguments' : placeholders(expected).join(' ')
+  if (given.length !== expected.length) {
+    const found = given.length === 0 ? 'nothing' : given.join(' ')
+    throw usageError(name, `invalid number of arguments: expected ${wanted}, found ${found}`)
+  }
+  for (const [at, text] of given.entries())
+    if (text === '') throw usageError(name, `argument <${expected[at]}> is empty`)
+}
+
+function placeholders(names: readonly string[]): string[] {
+  return names.map(name => `<${name}>`)
+}

@@ -1,0 +1,56 @@
+// Options whose values have a form of their own, checked before anything is opened or made.
+import { parseIdMap, type IdMap } from '../lib/oci/idmap.ts'
+import { parsePlatform, type Platform } from '../lib/oci/platform.ts'
+import { parseImageReference, type ImageReference } from '../lib/oci/reference.ts'
+import type { Arguments } from './arguments.ts'
+import { usageError } from './usage-error.ts'
+
+/** `--image`. */
+export function readImage(args: Arguments): ImageReference {
+  return parseImageReference(args.required('image'))
+}
+
+/** `--layout`, which can't hold a colon: no image in it could be named. */
+export function readLayout(args: Arguments): string {
+  const path = args.required('layout')
+  if (path.includes(':')) throw usageError('--layout', `path contains ':' character: ${path}`)
+  return path
+}
+
+/** `--platform`. */
+export function readPlatform(args: Arguments): Platform | undefined {
+  const text = args.text('platform')
+  return text === undefined ? undefined : parsePlatform(text)
+}
+
+/** `--uid-map`, `--gid-map`, `--rootless`; rootless and without maps, the user becomes root in the container. */
+export function readMapping(args: Arguments): {
+  uidMap: readonly IdMap[] | undefined
+  gidMap: readonly IdMap[] | undefined
+  rootless: boolean
+} {
+  const rootless = args.has('rootless')
+  const maps = (name: string, own: number | undefined): readonly IdMap[] | undefined => {
+    const given = args.list(name)?.map(parseIdMap)
+    if (given || !rootless || own === undefined) return given
+    return [{ containerID: 0, hostID: own, size: 1 }]
+  }
+  return {
+    uidMap: maps('uid-map', process.geteuid?.()),
+    gidMap: maps('gid-map', process.getegid?.()),
+    rootless,
+  }
+}
+
+/** `--history.created`: RFC 3339, checked here because the image is committed only after everything was packed. */
+export function readTime(args: Arguments, name: string): string | undefined {
+  const text = args.text(name)
+  if (text === undefined) return undefined
+  const date = /^(\d{4}-\d\d-\d\d)T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/i.exec(text)?.[1]
+  const isReal =
+    date !== undefined &&
+    !Number.isNaN(Date.parse(text)) &&
+    new Date(date).toISOString().startsWith(date)
+  if (isReal) return text
+  throw usageError(`--${name}`, `${text} is not an RFC 3339 time such as 2026-01-31T12:00:00Z`)
+}

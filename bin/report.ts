@@ -1,0 +1,61 @@
+// How an error is told: one line for people, with its code; or its JSON; and as much more as was asked for.
+import { KociError, wrapError } from '../lib/errors.ts'
+import { printable } from '../lib/text.ts'
+import { note } from './session.ts'
+
+/** What is to be told beside the error's own line. */
+export interface ReportOptions {
+  readonly json: boolean
+  /** The causes, too. */
+  readonly causes: boolean
+  /** Stack traces, too. */
+  readonly stacks: boolean
+  /** Whether --rootless could be the remedy for a lack of privilege. */
+  readonly canBeRootless: boolean
+}
+
+/** Prints an error on standard error. What isn't koci's own is a defect, and shows where it is. */
+export function report(thrown: unknown, options: ReportOptions): void {
+  const error = wrapError(thrown, 'koci')
+  if (options.json) {
+    process.stderr.write(`${JSON.stringify(error)}\n`)
+    return
+  }
+  note(`koci: ${error.message} [${error.code}]`)
+  const chain = [...causesOf(error)]
+  if (!(thrown instanceof KociError)) {
+    note('koci: this is a defect of koci; please report it')
+    options = { ...options, stacks: true }
+  }
+  if (options.causes || options.stacks)
+    for (const cause of chain.slice(1)) note(`  caused by: ${describe(cause)}`)
+  if (options.stacks) for (const each of chain) if (each instanceof Error) printStack(each)
+  if (options.canBeRootless && chain.some(isPermission))
+    note('koci: hint: without the privileges of root, try --rootless')
+}
+
+/** The error, its cause, the cause of that; at most ten. */
+function* causesOf(error: unknown): Generator {
+  let at: unknown = error
+  for (let depth = 0; at !== undefined && depth < 10; depth++) {
+    yield at
+    at = at instanceof Error ? at.cause : undefined
+  }
+}
+
+function isPermission(error: unknown): boolean {
+  const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
+  return code === 'EPERM' || code === 'EACCES' || code === 'ERR_KOCI_NEEDS_PRIVILEGE'
+}
+
+function describe(cause: unknown): string {
+  if (!(cause instanceof Error)) return String(cause)
+  const { code } = cause as NodeJS.ErrnoException
+  return code === undefined || cause.message.includes(code)
+    ? cause.message
+    : `${cause.message} [${code}]`
+}
+
+function printStack(error: Error): void {
+  for (const line of (error.stack ?? '').split('\n')) note(`  ${printable(line)}`)
+}

@@ -1,0 +1,77 @@
+// What a command has around it: where it prints, when it is to stop, and an application with the default chain.
+import type { Koci } from '../lib/index.ts'
+import { printable } from '../lib/text.ts'
+import type { Arguments } from './arguments.ts'
+import { usageError } from './usage-error.ts'
+
+const levels = ['debug', 'info', 'warn', 'error', 'fatal'] as const
+
+/** How much is said on standard error. */
+export type Level = (typeof levels)[number]
+
+export class Session {
+  readonly signal: AbortSignal
+  readonly level: Level
+  readonly json: boolean
+  readonly #strict: boolean
+  readonly #progress: boolean
+
+  /** @throws {UsageError} ERR_KOCI_INVALID_OPTION for a level there isn't, or two */
+  constructor(args: Arguments, signal: AbortSignal) {
+    this.signal = signal
+    this.level = parseLevel(args)
+    this.json = args.has('json')
+    this.#strict = args.has('strict')
+    this.#progress = !args.has('no-progress')
+  }
+
+  /** Whether messages of this level are wanted. */
+  says(level: Level): boolean {
+    return levels.indexOf(level) >= levels.indexOf(this.level)
+  }
+
+  /** Prints a line on standard output; control characters are shown, not sent. */
+  print(line: string): void {
+    process.stdout.write(`${printable(line)}\n`)
+  }
+
+  /** Prints a value as one line of JSON. */
+  printJson(value: unknown): void {
+    process.stdout.write(`${JSON.stringify(value)}\n`)
+  }
+
+  /** An application with the chain that the command line has by default, its warnings on standard error. */
+  async application(): Promise<Koci> {
+    const { Koci, limits, log, mtree, progress } = await import('../middleware/index.ts')
+    const app = new Koci({ strict: this.#strict })
+    const write = (line: string): void => note(`koci: ${line}`)
+    if (this.says('info')) app.use(log({ write }))
+    else if (this.#progress && !this.json && process.stderr.isTTY) app.use(progress())
+    app.use(limits()).use(mtree())
+    app.on('warning', ({ data }) => {
+      if (!this.says('warn')) return
+      const { code, message, layer, count = 1 } = data
+      const where = layer === undefined ? '' : `layer ${layer.slice(0, 19)}: `
+      const times = count > 1 ? `, ${count} times` : ''
+      write(`warning: ${where}${message} [${code}${times}]`)
+    })
+    return app
+  }
+}
+
+/** A line on standard error; on a terminal it takes the place of a progress line, which is drawn anew below it. */
+export function note(line: string): void {
+  const clear = process.stderr.isTTY ? '\r\x1b[K' : ''
+  process.stderr.write(`${clear}${printable(line)}\n`)
+}
+
+function parseLevel(args: Arguments): Level {
+  const text = args.text('log')
+  if (text === undefined) return args.has('verbose') ? 'info' : 'warn'
+  if (args.has('verbose'))
+    throw usageError('--verbose', 'means --log=info - give one of the two')
+  const name = text.toLowerCase() === 'warning' ? 'warn' : text.toLowerCase()
+  const level = levels.find(level => level === name)
+  if (!level) throw usageError('--log', `${text} is not one of ${levels.join(', ')}`)
+  return level
+}

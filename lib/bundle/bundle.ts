@@ -1,0 +1,424 @@
+// A bundle directory: its lock, its metadata, and the list of what a run is making in it. That list is on disk before
+// the first thing is made, so that a rerun after a kill undoes exactly what the dead run made, and touches nothing else.
+import { constants } from 'node:fs'
+import { chmod, lstat, mkdir, open, readdir, rename, rm, rmdir, stat } from 'node:fs/promises'
+import path from 'node:path'
+import { createError, wrapError } from '../errors.ts'
+import { tryLock, type Lock } from '../fs/lock.ts'
+import { close, cstring, O_DIRECTORY, O_RDONLY, open as openDescriptor } from '../fs/libc.ts'
+import { removeTree } from '../fs/walk.ts'
+import type { Descriptor } from '../oci/descriptor.ts'
+import {
+  encodeUmociMetadata,
+  isPlainName,
+  kociFile,
+  parseBundleState,
+  parseUmociMetadata,
+  umociFile,
+  type BundleState,
+  type ReadyState,
+  type UmociMetadata,
+  type UnpackingState,
+} from './metadata.ts'
+
+/** Names that mean somebody already lives in the directory. */
+const occupied = ['config.json', 'rootfs', umociFile]
+const privatePrefix = '.koci-'
+/** What a `write` that was killed can have left of our own files; other names that begin so aren't ours to remove. */
+const privateName = /^\.koci-((koci|umoci|config)\.json|sha\d+_[0-9a-f]+\.(mtree|stat))$/
+const maxMetadataBytes = 1 << 20
+
+/**
+ * A locked bundle directory.
+ *
+ * Guarantees: one koci at a time works on it; what `begin` finds is never changed or deleted; after `rollback` the
+ * directory is as it was. Doesn't protect against other programs that don't take the lock.
+ */
+export class Bundle {
+  /** Absolute. */
+  readonly path: string
+  readonly #lock: Lock
+  #state: BundleState
+  #umoci: UmociMetadata | undefined
+  /** Whether umoci made it; it gets no koci.json then. */
+  readonly #foreign: boolean
+  /** The topmost directory that `begin` had to make, to be removed with an unpack that failed. */
+  #made: string | undefined
+  #kept: Readonly<Record<string, unknown>>
+  readonly #discarded: string[] = []
+  #written: Promise<void> = Promise.resolve()
+
+  private constructor(directory: string, lock: Lock, state: BundleState | undefined) {
+    this.path = directory
+    this.#lock = lock
+    this.#foreign = state === undefined
+    this.#state = state ??= foreign()
+    this.#kept = state.state === 'ready' ? state.drivers : {}
+  }
+
+  /** The path of the rootfs, whether or not it is there yet. */
+  get rootfs(): string {
+    return path.join(this.path, 'rootfs')
+  }
+
+  /** What umoci.json says; undefined while unpacking. */
+  get umoci(): UmociMetadata | undefined {
+    return this.#umoci
+  }
+
+  /** What koci.json says of a complete bundle; undefined while unpacking, and for a bundle made by umoci. */
+  get ready(): ReadyState | undefined {
+    return this.#state.state === 'ready' && !this.#foreign ? this.#state : undefined
+  }
+
+  /** What a driver kept about the bundle, if anything. */
+  recall(driver: string): unknown {
+    return this.#kept[driver]
+  }
+
+  /** Keeps JSON data of a driver with the bundle, from the next commit on; undefined forgets it. */
+  keep(driver: string, data: unknown): void {
+    this.#kept = { ...this.#kept, [driver]: data }
+  }
+
+  /**
+   * Takes a directory for a new bundle: makes it if need be, locks it, and undoes what a dead run left.
+   * @throws {ConflictError} ERR_KOCI_LOCKED, or ERR_KOCI_CLOBBER if there is a bundle in it already;
+   * {FormatError} ERR_KOCI_INVALID_BUNDLE if it can't be a directory. Nothing was changed then.
+   */
+  static async begin(directory: string): Promise<Bundle> {
+    const absolute = path.resolve(directory)
+    await assertCanBeDirectory(absolute)
+    const made = await makeDirectories(absolute)
+    const bundle = new Bundle(absolute, lockDirectory(absolute), unpacking())
+    bundle.#made = made
+    try {
+      await bundle.#undoDeadRun()
+      await bundle.#removePrivate()
+      await bundle.#assertFree()
+      const { mode } = await stat(absolute)
+      bundle.#state = unpacking([], made === undefined ? mode & 0o7777 : undefined)
+      await bundle.#writeState()
+      await chmod(absolute, 0o700).catch(async error => {
+        await bundle.#remove(kociFile)
+        throw error
+      })
+      return bundle
+    } catch (error) {
+      bundle.release()
+      if (made !== undefined) await removeEmpty(absolute, made)
+      throw wrapError(error, absolute)
+    }
+  }
+
+  /**
+   * Opens a complete bundle, made by koci or umoci, and locks it.
+   * @throws {ConflictError} ERR_KOCI_LOCKED; {FormatError} ERR_KOCI_INVALID_BUNDLE if it isn't one or is unfinished.
+   */
+  static async open(directory: string): Promise<Bundle> {
+    const absolute = path.resolve(directory)
+    const found = await stat(absolute).catch(error => {
+      throw createError(
+        'INVALID_BUNDLE',
+        { subject: absolute, reason: 'no such directory' },
+        error,
+      )
+    })
+    if (!found.isDirectory())
+      throw createError('INVALID_BUNDLE', { subject: absolute, reason: 'not a directory' })
+
+    const lock = lockDirectory(absolute)
+    try {
+      const state = await readState(absolute)
+      if (state?.state === 'unpacking')
+        throw createError('INVALID_BUNDLE', {
+          subject: absolute,
+          reason: 'its unpack was interrupted - unpack into it again',
+        })
+      const file = path.join(absolute, umociFile)
+      const umoci = await readOwnFile(file)
+      if (!umoci)
+        throw createError('INVALID_BUNDLE', {
+          subject: absolute,
+          reason: `it has no ${umociFile}`,
+        })
+      const bundle = new Bundle(absolute, lock, state)
+      bundle.#umoci = parseUmociMetadata(umoci, file)
+      await bundle.#removePrivate()
+      return bundle
+    } catch (error) {
+      lock.release()
+      throw wrapError(error, absolute)
+    }
+  }
+
+  /**
+   * Announces that something is about to be made in the bundle; it is removed should the run fail or die.
+   * @returns the path to make it at
+   * @throws {ConflictError} ERR_KOCI_CLOBBER if there is something of that name; {UsageError} ERR_KOCI_INVALID_OPTION
+   * for anything but a plain name of letters, digits, `_`, `-` and `.`
+   */
+  async claim(name: string): Promise<string> {
+    const target = this.#pathOf(name)
+    if (this.#state.state !== 'unpacking') return target
+    if ((await exists(target)) || this.hasClaimed(name))
+      throw createError('CLOBBER', { subject: target, remedy: 'unpack into another directory' })
+    this.#state = { ...this.#state, created: [...this.#state.created, name] }
+    await this.#writeState()
+    return target
+  }
+
+  /** Whether this run announced that name. */
+  hasClaimed(name: string): boolean {
+    return this.#state.state === 'unpacking' && this.#state.created.includes(name)
+  }
+
+  /** Writes a file of the bundle whole or not at all: private name, fsync, rename. */
+  async write(name: string, content: string | Uint8Array): Promise<void> {
+    const target = this.hasClaimed(name) ? this.#pathOf(name) : await this.claim(name)
+    await this.#publish(target, content)
+  }
+
+  /** A file of the bundle, undefined if there is none; never follows a link, nor waits for a fifo. */
+  read(name: string): Promise<Buffer | undefined> {
+    return readOwnFile(this.#pathOf(name), Infinity)
+  }
+
+  /** Has a file removed as soon as the next commit, which doesn't need it any more, is on disk. */
+  discard(name: string): void {
+    this.#discarded.push(path.basename(this.#pathOf(name)))
+  }
+
+  /** Makes the bundle complete, or brings its metadata up to date: koci.json, which says so, comes last. */
+  async commit(
+    umoci: UmociMetadata,
+    state: Omit<ReadyState, 'version' | 'state' | 'drivers'>,
+  ): Promise<void> {
+    await this.write(umociFile, encodeUmociMetadata(umoci))
+    // until this is on disk the unpack isn't complete, and can be rolled back
+    const ready: ReadyState = { version: 1, state: 'ready', ...state, drivers: this.#kept }
+    await this.#writeState(ready)
+    this.#state = ready
+    this.#umoci = umoci
+    await this.#removeDiscarded()
+  }
+
+  /** Bases a complete bundle on another image. One that umoci made stays umoci's: it gets no koci.json. */
+  async rebase(walk: readonly Descriptor[]): Promise<void> {
+    const umoci = { mapping: {}, ...this.#umoci, walk }
+    if (this.ready) return this.commit(umoci, this.ready)
+    await this.write(umociFile, encodeUmociMetadata(umoci))
+    this.#umoci = umoci
+    await this.#removeDiscarded()
+  }
+
+  /** Removes what was announced, and the directories that `begin` made, if they are empty. */
+  async rollback(): Promise<void> {
+    if (this.#state.state !== 'unpacking') return
+    await this.#undo(this.#state)
+    if (this.#made !== undefined) await removeEmpty(this.path, this.#made)
+  }
+
+  /** Gives the lock back. */
+  release(): void {
+    this.#lock.release()
+  }
+
+  async #undoDeadRun(): Promise<void> {
+    const state = await readState(this.path)
+    if (state?.state === 'unpacking') await this.#undo(state)
+  }
+
+  async #undo(state: UnpackingState): Promise<void> {
+    const directory = openDescriptor(this.path, O_RDONLY | O_DIRECTORY)
+    try {
+      for (const name of state.created.toReversed()) {
+        removeTree(directory, cstring(name))
+        removeTree(directory, cstring(`${privatePrefix}${name}`))
+      }
+    } finally {
+      close(directory)
+    }
+    await this.#removePrivate()
+    await this.#remove(kociFile)
+    if (state.mode !== undefined) await chmod(this.path, state.mode)
+  }
+
+  async #assertFree(): Promise<void> {
+    for (const name of [...occupied, kociFile])
+      if (await exists(path.join(this.path, name)))
+        throw createError('CLOBBER', {
+          subject: path.join(this.path, name),
+          remedy: 'unpack into another directory, or remove this bundle first',
+        })
+  }
+
+  #pathOf(name: string): string {
+    const isPlain: boolean = isPlainName(name)
+    if (isPlain) return path.join(this.path, name)
+    throw createError('INVALID_OPTION', {
+      subject: this.path,
+      reason: `${name} is not a plain name`,
+    })
+  }
+
+  async #writeState(state?: BundleState): Promise<void> {
+    // layers that are extracted at the same time claim at the same time
+    const write = this.#written.then(async () => {
+      const text = `${JSON.stringify(state ?? this.#state, undefined, 2)}\n`
+      await this.#publish(path.join(this.path, kociFile), text)
+    })
+    this.#written = write.catch(() => {})
+    await write
+  }
+
+  async #removeDiscarded(): Promise<void> {
+    for (const name of this.#discarded.splice(0)) await this.#remove(name)
+  }
+
+  async #remove(name: string): Promise<void> {
+    await rm(path.join(this.path, name), { force: true })
+  }
+
+  async #publish(target: string, content: string | Uint8Array): Promise<void> {
+    const temporary = path.join(this.path, `${privatePrefix}${path.basename(target)}`)
+    try {
+      // left by a write that was killed: under the lock nobody else can be writing
+      await rm(temporary, { force: true })
+      const file = await open(temporary, 'wx', 0o644)
+      try {
+        await file.writeFile(content)
+        await file.sync()
+      } finally {
+        await file.close()
+      }
+      await rename(temporary, target)
+    } catch (error) {
+      await rm(temporary, { force: true }).catch(() => {})
+      throw wrapError(error, target)
+    }
+  }
+
+  /** What a killed `write` left. Under the lock nobody else can be writing. */
+  async #removePrivate(): Promise<void> {
+    const entries = await readdir(this.path, { withFileTypes: true })
+    for (const entry of entries)
+      if (privateName.test(entry.name) && !entry.isDirectory())
+        await rm(path.join(this.path, entry.name), { force: true })
+  }
+}
+
+function unpacking(created: readonly string[] = [], mode?: number): UnpackingState {
+  return { version: 1, state: 'unpacking', created, ...(mode === undefined ? {} : { mode }) }
+}
+
+/** What a bundle made by umoci amounts to. */
+function foreign(): ReadyState {
+  return {
+    version: 1,
+    state: 'ready',
+    chain: [],
+    layering: 'merged',
+    dialect: 'plain',
+    drivers: {},
+  }
+}
+
+function lockDirectory(directory: string): Lock {
+  // never made: where a directory was a moment ago there would be a file
+  const lock = tryLock(directory, { create: false })
+  if (!lock) throw createError('LOCKED', { subject: directory })
+  return lock
+}
+
+async function readState(directory: string): Promise<BundleState | undefined> {
+  const file = path.join(directory, kociFile)
+  const bytes = await readOwnFile(file)
+  return bytes && parseBundleState(bytes, file)
+}
+
+/** A file, undefined if there is none; never waits for a fifo, nor follows a link. */
+async function readOwnFile(
+  file: string,
+  maxBytes = maxMetadataBytes,
+): Promise<Buffer | undefined> {
+  try {
+    const handle = await open(
+      file,
+      constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
+    )
+    try {
+      const found = await handle.stat()
+      if (!found.isFile() || found.size > maxBytes)
+        throw createError('INVALID_BUNDLE', {
+          subject: file,
+          reason: 'not a small regular file',
+        })
+      return await handle.readFile()
+    } finally {
+      await handle.close()
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw wrapError(error, file)
+  }
+}
+
+async function assertCanBeDirectory(directory: string): Promise<void> {
+  if (!(await exists(directory))) return
+  const found = await stat(directory).catch(() => undefined)
+  if (found?.isDirectory()) return
+  const reason = found ? 'there is something else of that name' : 'it is a symlink to nowhere'
+  throw createError('INVALID_BUNDLE', { subject: directory, reason })
+}
+
+async function exists(file: string): Promise<boolean> {
+  try {
+    await lstat(file)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+    throw wrapError(error, file)
+  }
+}
+
+/**
+ * Makes a directory and its parents; tells the topmost one it had to make. Step by step: Node's recursive mkdir
+ * never ends beneath /proc.
+ */
+async function makeDirectories(directory: string): Promise<string | undefined> {
+  const missing: string[] = []
+  for (let at = directory; !(await exists(at)); at = path.dirname(at)) missing.push(at)
+  const made: string[] = []
+  try {
+    for (const at of missing.toReversed()) {
+      if (await makeDirectory(at)) made.push(at)
+    }
+  } catch (error) {
+    for (const at of made.toReversed()) await rmdir(at)
+    throw wrapError(error, directory)
+  }
+  return made[0]
+}
+
+/** Whether it was us who made it: somebody else may have been quicker. */
+async function makeDirectory(directory: string): Promise<boolean> {
+  try {
+    await mkdir(directory, 0o700)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    throw error
+  }
+}
+
+/** Removes `directory` and its parents up to `top` as long as they are empty. */
+async function removeEmpty(directory: string, top: string): Promise<void> {
+  for (let at = directory; at.length >= top.length; at = path.dirname(at)) {
+    const removed = await rmdir(at).then(
+      () => true,
+      () => false,
+    )
+    if (!removed) return
+  }
+}

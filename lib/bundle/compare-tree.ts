@@ -1,0 +1,328 @@
+// Compares a tree on disk with its record. An entry whose inode, size and times are those recorded is unchanged,
+// metadata and content, because every change moves the ctime; only what isn't so is looked at and read. A directory
+// that is unchanged in that sense still has the recorded names, so it isn't even listed.
+import { change, type Change } from '../change.ts'
+import { createError, isError, wrapError } from '../errors.ts'
+import { readXattrs, XattrReader } from '../fs/entry-xattrs.ts'
+import { S_IFDIR, S_IFMT, S_IFREG, type CString, type Stat } from '../fs/libc.ts'
+import type { DirNode, Rooted } from '../fs/rooted.ts'
+import { EntryComparison, type Verdict } from './compare-entry.ts'
+import type { Extra } from './extra.ts'
+import { clampTime, flagRough, joinPath, type TreeRecord } from './record.ts'
+import {
+  extraOf,
+  FileHasher,
+  freshTime,
+  isMountPoint,
+  leaveDirectory,
+  listDirectory,
+  openListed,
+  statEntry,
+  statRoot,
+  Turns,
+} from './scan.ts'
+
+/** What counts as a change. */
+export interface CompareOptions {
+  /** Read every file, whatever its size and times say. @default false */
+  readonly verifyContent?: boolean | undefined
+  /** Names of extended attributes that don't count; a name that ends in a dot stands for all that begin with it. */
+  readonly ignoreXattrs?: readonly string[] | undefined
+  /** For messages. */
+  readonly subject?: string | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/** What never enters a layer, and so is no change: labels and lists that belong to the machine. */
+export const machineXattrs: readonly string[] = ['security.selinux', 'system.nfs4_acl']
+
+/**
+ * What differs between a tree and its record, sorted bytewise by `rawPath`.
+ *
+ * `M`: type, mode, owner, size and number of links (both not of directories), content, link target, device numbers,
+ * mtime, or an extended attribute differs. Nothing is listed beneath a deleted path, nor beneath what isn't a
+ * directory any more. Times are compared in nanoseconds, or in seconds if the record was made from text.
+ *
+ * Brings the record's stats up to date for what turned out to be unchanged, so that the next comparison needn't look
+ * at it again, and what came from text becomes exact. `record.isRenewed` tells that it is worth storing.
+ *
+ * Other file systems mounted inside aren't entered: what is recorded there counts as unchanged; a mount point that
+ * isn't recorded is listed if it is a directory. Names that vanish meanwhile count as deleted.
+ *
+ * Does not notice: content that was changed without the kernel moving the ctime, as writes through mmap(2) on tmpfs
+ * and to a raw device do. `verifyContent` does.
+ * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED; {SystemError} ERR_KOCI_IO, ERR_KOCI_ABORTED
+ */
+export async function compareTree(
+  root: Rooted,
+  record: TreeRecord,
+  options: CompareOptions = {},
+): Promise<Change[]> {
+  const { subject = 'rootfs' } = options
+  try {
+    return await new Comparison(root, record, options, subject).run()
+  } catch (error) {
+    throw wrapError(error, subject)
+  }
+}
+
+/** A subdirectory still to be entered. */
+interface Visit {
+  readonly name: CString
+  /** -1 where it isn't recorded as a directory. */
+  readonly row: number
+  /** What it is listed as itself in that case. */
+  readonly kind: 'A' | 'M'
+}
+
+/** A directory that was entered. */
+interface Frame {
+  readonly node: DirNode
+  readonly path: Buffer
+  readonly visits: Visit[]
+  next: number
+}
+
+class Comparison {
+  readonly #root: Rooted
+  readonly #record: TreeRecord
+  readonly #verifyContent: boolean
+  readonly #entries: EntryComparison
+  readonly #turns: Turns
+  readonly #hasher: FileHasher
+  readonly #xattrs = new XattrReader()
+  readonly #mountID: number
+  readonly #changes: Change[] = []
+  /** Rows that were found unchanged. */
+  readonly #settled: Uint8Array
+  /** What text couldn't say of unchanged rows. */
+  readonly #extras = new Map<number, Extra>()
+
+  constructor(root: Rooted, record: TreeRecord, options: CompareOptions, subject: string) {
+    this.#root = root
+    this.#record = record
+    this.#verifyContent = options.verifyContent ?? false
+    this.#entries = new EntryComparison(record, options.ignoreXattrs ?? machineXattrs)
+    this.#turns = new Turns(options.signal, subject)
+    this.#hasher = new FileHasher(this.#turns)
+    this.#mountID = root.root.stat.mountID
+    this.#settled = new Uint8Array(record.count)
+  }
+
+  async run(): Promise<Change[]> {
+    const root = this.#root
+    const time = freshTime(root)
+    this.#turns.check()
+    const frames = [await this.#enter(root.root, statRoot(root), Buffer.alloc(0), 0)]
+    for (let frame = frames.at(-1); frame; frame = frames.at(-1)) {
+      const visit = frame.visits[frame.next++]
+      if (!visit) {
+        frames.pop()
+        leaveDirectory(root, frame.node)
+        continue
+      }
+      const entered = await this.#visit(frame, visit)
+      if (entered) frames.push(entered)
+    }
+    this.#record.settle(this.#settled, this.#extras, time)
+    return this.#changes.sort((a, b) => Buffer.compare(a.rawPath, b.rawPath))
+  }
+
+  /** Enters a subdirectory; what was one when it was listed may be something else, or gone. */
+  async #visit(frame: Frame, { name, row, kind }: Visit): Promise<Frame | undefined> {
+    const root = this.#root
+    const node = openListed(root, frame.node, name)
+    if (node) {
+      if (row === -1) this.#add(kind, frame.path, name)
+      if (!isMountPoint(root, node))
+        return this.#enter(node, node.stat, joinPath(frame.path, bytesOf(name)), row)
+      leaveDirectory(root, node)
+      return
+    }
+    const stat = statEntry(root.fdOf(frame.node), name)
+    if (!stat) {
+      if (row !== -1 || kind === 'M') this.#add('D', frame.path, name)
+    } else if ((stat.mode & S_IFMT) === S_IFDIR) throw changed(frame, name)
+    else this.#add(row === -1 ? kind : 'M', frame.path, name)
+    return
+  }
+
+  /** Compares a directory's own metadata, and its entries that aren't directories. */
+  async #enter(node: DirNode, stat: Stat, path: Buffer, row: number): Promise<Frame> {
+    const frame: Frame = { node, path, visits: [], next: 0 }
+    const fd = this.#root.fdOf(node)
+    if (row === -1) {
+      await this.#addAll(frame)
+      return frame
+    }
+    if (this.#entries.isSettled(row, stat)) {
+      this.#settled[row] = 1
+      await this.#compareRecorded(frame, row)
+    } else {
+      const xattrs = readXattrs(fd)
+      const extra = xattrs.length > 0 ? { xattrs } : undefined
+      const verdict = this.#entries.compareMetadata(row, stat, extra)
+      if (verdict === 'different') this.#changes.push(change('M', path))
+      const hasSameNames = await this.#compareListed(frame, row)
+      if (hasSameNames) this.#settle(row, stat, extra, verdict)
+    }
+    return frame
+  }
+
+  /** The directory is unchanged, so the recorded names are those that are there. */
+  async #compareRecorded(frame: Frame, parent: number): Promise<void> {
+    const record = this.#record
+    const { end } = record.columns
+    const last = end[parent] as number
+    let fd = this.#root.fdOf(frame.node)
+    for (let row = parent + 1; row < last; row = end[row] as number) {
+      const name = record.cname(row)
+      if (record.isDirectory(row)) frame.visits.push({ name, row, kind: 'M' })
+      else {
+        const pending = this.#compare(frame, fd, name, row)
+        if (pending || this.#turns.isDue()) fd = await this.#wait(frame.node, pending)
+      }
+    }
+  }
+
+  /**
+   * Merges the names that are there with those recorded: both are sorted, the latter in two runs. Tells whether they
+   * are the same, and the same ones directories: only then may the recorded names stand for a listing another time.
+   */
+  async #compareListed(frame: Frame, parent: number): Promise<boolean> {
+    const record = this.#record
+    const { end } = record.columns
+    const last = end[parent] as number
+    const rows: Array<{ key: string; row: number }> = []
+    for (let row = parent + 1; row < last; row = end[row] as number)
+      rows.push({ key: record.name(row).toString('latin1'), row })
+    rows.sort((a, b) => (a.key < b.key ? -1 : 1))
+
+    let fd = this.#root.fdOf(frame.node)
+    let at = 0
+    let same = 0
+    const listed = listDirectory(fd)
+    for (const { key, name, isDirectory } of listed) {
+      while (at < rows.length && (rows[at] as { key: string }).key < key)
+        this.#add('D', frame.path, record.cname((rows[at++] as { row: number }).row))
+      const row = rows[at]?.key === key ? (rows[at++] as { row: number }).row : -1
+      if (row !== -1 && record.isDirectory(row) === isDirectory) same++
+      const pending = this.#meet(frame, fd, name, row, isDirectory)
+      if (pending || this.#turns.isDue()) fd = await this.#wait(frame.node, pending)
+    }
+    while (at < rows.length)
+      this.#add('D', frame.path, record.cname((rows[at++] as { row: number }).row))
+    return same === rows.length && same === listed.length
+  }
+
+  /** A listed name, recorded or not (-1). Returns a promise only where a file has to be read. */
+  #meet(
+    frame: Frame,
+    fd: number,
+    name: CString,
+    row: number,
+    isDirectory: boolean,
+  ): Promise<void> | undefined {
+    const wasDirectory = row !== -1 && this.#record.isDirectory(row)
+    if (isDirectory) {
+      frame.visits.push({ name, row: wasDirectory ? row : -1, kind: row === -1 ? 'A' : 'M' })
+      return
+    }
+    if (row !== -1) return this.#compare(frame, fd, name, row)
+    const stat = statEntry(fd, name)
+    if (stat && stat.mountID === this.#mountID) this.#add('A', frame.path, name)
+    return
+  }
+
+  /** Everything in a directory that isn't recorded, or not as one. */
+  async #addAll(frame: Frame): Promise<void> {
+    let fd = this.#root.fdOf(frame.node)
+    for (const { name, isDirectory } of listDirectory(fd)) {
+      const pending = this.#meet(frame, fd, name, -1, isDirectory)
+      if (pending || this.#turns.isDue()) fd = await this.#wait(frame.node, pending)
+    }
+  }
+
+  /** Compares something that is recorded and isn't a directory now, unless it was replaced meanwhile. */
+  #compare(frame: Frame, fd: number, name: CString, row: number): Promise<void> | undefined {
+    const stat = statEntry(fd, name)
+    if (!stat) {
+      this.#add('D', frame.path, name)
+      return
+    }
+    if (this.#entries.isSettled(row, stat) && !this.#mustRead(row)) {
+      this.#settled[row] = 1
+      return
+    }
+    if (stat.mountID !== this.#mountID) return
+    if ((stat.mode & S_IFMT) === S_IFDIR) throw changed(frame, name)
+    const extra = extraOf(fd, name, stat, this.#xattrs)
+    const verdict = this.#entries.compareMetadata(row, stat, extra)
+    if (verdict === 'different') this.#add('M', frame.path, name)
+    else if ((stat.mode & S_IFMT) !== S_IFREG) this.#settle(row, stat, extra, verdict)
+    else return this.#compareContent(frame, fd, name, row, stat, extra, verdict)
+    return
+  }
+
+  async #compareContent(
+    frame: Frame,
+    fd: number,
+    name: CString,
+    row: number,
+    stat: Stat,
+    extra: Extra | undefined,
+    verdict: Verdict,
+  ): Promise<void> {
+    const recorded = this.#record.hash(row)
+    const found = recorded && (await this.#tryHash(fd, name, stat))
+    if (found && recorded.equals(found)) this.#settle(row, stat, extra, verdict)
+    else this.#add('M', frame.path, name)
+  }
+
+  /** The sum of a file, or undefined if it is changed this very moment. */
+  async #tryHash(fd: number, name: CString, stat: Stat): Promise<Buffer | undefined> {
+    try {
+      return await this.#hasher.hash(fd, name, stat)
+    } catch (error) {
+      if (isError(error, 'FILE_CHANGED')) return undefined
+      throw error
+    }
+  }
+
+  #mustRead(row: number): boolean {
+    return (
+      this.#verifyContent && ((this.#record.columns.mode[row] as number) & S_IFMT) === S_IFREG
+    )
+  }
+
+  /** Notes that an entry that had to be looked at is unchanged, and how it can be told next time. */
+  #settle(row: number, stat: Stat, extra: Extra | undefined, verdict: Verdict): void {
+    if (verdict !== 'same') return
+    const { columns } = this.#record
+    this.#settled[row] = 2
+    columns.ino[row] = stat.ino
+    columns.ctime[row] = clampTime(stat.ctime)
+    columns.mtime[row] = clampTime(stat.mtime)
+    columns.size[row] = stat.size
+    if (extra && (columns.flags[row] as number) & flagRough) this.#extras.set(row, extra)
+  }
+
+  #add(kind: Change['kind'], parent: Buffer, name: CString): void {
+    this.#changes.push(change(kind, joinPath(parent, bytesOf(name))))
+  }
+
+  /** After a wait the directory may have been closed to save descriptors: returns one that is open. */
+  async #wait(node: DirNode, pending: Promise<void> | undefined): Promise<number> {
+    if (pending) await pending
+    else await this.#turns.take()
+    return this.#root.fdOf(node)
+  }
+}
+
+function changed(frame: Frame, name: CString): Error {
+  return createError('FILE_CHANGED', { subject: joinPath(frame.path, bytesOf(name)) })
+}
+
+function bytesOf(name: CString): Buffer {
+  return name.subarray(0, -1)
+}

@@ -1,0 +1,148 @@
+// Records a tree as it is on disk. Files that were hashed while they were written aren't read again.
+import { createError, wrapError } from '../errors.ts'
+import { readXattrs, XattrReader } from '../fs/entry-xattrs.ts'
+import { S_IFMT, S_IFREG, type CString, type Stat } from '../fs/libc.ts'
+import type { DirNode, Rooted } from '../fs/rooted.ts'
+import { RecordBuilder } from './record-builder.ts'
+import type { TreeRecord } from './record.ts'
+import {
+  extraOf,
+  FileHasher,
+  freshTime,
+  isMountPoint,
+  leaveDirectory,
+  listDirectory,
+  openListed,
+  statEntry,
+  statRoot,
+  Turns,
+} from './scan.ts'
+
+/** Sums that somebody computed while writing the files, by inode. */
+export interface KnownHashes {
+  get(
+    ino: bigint,
+  ): { readonly sha256: Uint8Array; readonly size: number; readonly mtime: bigint } | undefined
+}
+
+/** What is known already. */
+export interface RecordOptions {
+  /** A file found here with its size and mtime isn't read. */
+  readonly hashes?: KnownHashes | undefined
+  /** For messages. */
+  readonly subject?: string | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/** A directory that is being recorded. */
+interface Frame {
+  readonly row: number
+  readonly node: DirNode
+  readonly directories: CString[]
+  next: number
+}
+
+/**
+ * Records everything beneath a root: the record is exact, its rows in mtree order.
+ *
+ * What vanishes meanwhile is left out; a file that changes while it is read is an error. Other file systems mounted
+ * inside are recorded as an empty directory or an unread file. Needs no path but the root's descriptor.
+ * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED; {SystemError} ERR_KOCI_IO, ERR_KOCI_ABORTED
+ */
+export async function recordTree(
+  root: Rooted,
+  options: RecordOptions = {},
+): Promise<TreeRecord> {
+  const { subject = 'rootfs' } = options
+  try {
+    return await new Recorder(root, options, subject).record()
+  } catch (error) {
+    throw wrapError(error, subject)
+  }
+}
+
+class Recorder {
+  readonly #root: Rooted
+  readonly #hashes: KnownHashes | undefined
+  readonly #turns: Turns
+  readonly #hasher: FileHasher
+  readonly #xattrs = new XattrReader()
+  readonly #builder = new RecordBuilder()
+  readonly #mountID: number
+
+  constructor(root: Rooted, options: RecordOptions, subject: string) {
+    this.#root = root
+    this.#mountID = root.root.stat.mountID
+    this.#hashes = options.hashes
+    this.#turns = new Turns(options.signal, subject)
+    this.#hasher = new FileHasher(this.#turns)
+  }
+
+  async record(): Promise<TreeRecord> {
+    const root = this.#root
+    const time = freshTime(root)
+    this.#turns.check()
+    const frames = [await this.#enter(root.root, statRoot(root))]
+    for (let frame = frames.at(-1); frame; frame = frames.at(-1)) {
+      const name = frame.directories[frame.next++]
+      if (name === undefined) {
+        this.#builder.leave(frame.row)
+        frames.pop()
+        leaveDirectory(root, frame.node)
+        continue
+      }
+      const node = openListed(root, frame.node, name)
+      if (node) frames.push(await this.#enter(node, node.stat))
+      else if (statEntry(root.fdOf(frame.node), name))
+        throw createError('FILE_CHANGED', { subject: name.subarray(0, -1) })
+    }
+    return this.#builder.finish(time)
+  }
+
+  /** Adds a directory and its entries that aren't directories. */
+  async #enter(node: DirNode, stat: Stat): Promise<Frame> {
+    const root = this.#root
+    let fd = root.fdOf(node)
+    const { name } = node
+    const row = this.#builder.add(stat, name, 0, name.length - 1)
+    const xattrs = readXattrs(fd)
+    if (xattrs.length > 0) this.#builder.setExtra(row, { xattrs })
+
+    const directories: CString[] = []
+    if (node.parent && isMountPoint(root, node)) return { row, node, directories, next: 0 }
+    for (const { name, isDirectory } of listDirectory(fd)) {
+      if (this.#turns.isDue()) {
+        await this.#turns.take()
+        fd = root.fdOf(node)
+      }
+      if (isDirectory) directories.push(name)
+      else {
+        const stat = statEntry(fd, name)
+        const reading = stat && this.#add(fd, name, stat)
+        if (reading) {
+          await reading
+          fd = root.fdOf(node)
+        }
+      }
+    }
+    return { row, node, directories, next: 0 }
+  }
+
+  // Returns a promise only where a file has to be read.
+  #add(fd: number, name: CString, stat: Stat): Promise<void> | undefined {
+    const row = this.#builder.add(stat, name, 0, name.length - 1)
+    const extra = extraOf(fd, name, stat, this.#xattrs)
+    if (extra) this.#builder.setExtra(row, extra)
+    const isRead = (stat.mode & S_IFMT) === S_IFREG && stat.mountID === this.#mountID
+    if (!isRead) return
+    const known = this.#hashes?.get(stat.ino)
+    if (known && known.size === stat.size && known.mtime === stat.mtime)
+      this.#builder.setHash(row, known.sha256)
+    else return this.#hash(row, fd, name, stat)
+    return
+  }
+
+  async #hash(row: number, fd: number, name: CString, stat: Stat): Promise<void> {
+    this.#builder.setHash(row, await this.#hasher.hash(fd, name, stat))
+  }
+}

@@ -1,0 +1,31 @@
+// The directory that layers are applied to, before the first of them: deterministic, so that images whose layers
+// say nothing about their root get the same one everywhere.
+import { chmod, chown, lstat, mkdir, utimes } from 'node:fs/promises'
+import { wrapError } from '../errors.ts'
+import type { Extraction } from '../layer/extraction.ts'
+import { toHost } from '../oci/idmap.ts'
+import type { Bundle } from './bundle.ts'
+
+/**
+ * Makes `<bundle>/rootfs`, unless a driver made it already: mode 0755 whatever the umask, owned by the container's
+ * root where that is possible, all times 1970-01-01.
+ */
+export async function makeRootfs(bundle: Bundle, extraction: Extraction): Promise<void> {
+  const { rootfs } = bundle
+  try {
+    if (bundle.hasClaimed('rootfs') && (await isDirectory(rootfs))) return
+    await bundle.claim('rootfs')
+    await mkdir(rootfs)
+    await chmod(rootfs, 0o755)
+    if (process.geteuid?.() === 0 && !extraction.rootless)
+      await chown(rootfs, toHost(extraction.uidMap, 0), toHost(extraction.gidMap, 0))
+    await utimes(rootfs, 0, 0)
+  } catch (error) {
+    throw wrapError(error, rootfs)
+  }
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  const found = await lstat(path).catch(() => undefined)
+  return found?.isDirectory() ?? false
+}

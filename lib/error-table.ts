@@ -1,0 +1,306 @@
+// Every error koci can raise, in one place: its class, its message, what to do about it.
+// `test/lib/errors.test.ts` holds that each code is thrown by some test and that
+// docs/errors.md, which is made from this table, is up to date.
+
+/** What the caller would do about an error; each has a class of the same name in `errors.ts`. */
+export type ErrorClass =
+  | 'UsageError'
+  | 'FormatError'
+  | 'IntegrityError'
+  | 'BreakoutError'
+  | 'LimitError'
+  | 'NotFoundError'
+  | 'ConflictError'
+  | 'UnsupportedError'
+  | 'SystemError'
+
+/**
+ * `NAME: [class, message, documentation]`. The code is `ERR_KOCI_` + NAME. `{field}` in a
+ * message is a detail that whoever raises the error has to give; a message starts with its
+ * subject, is lower case, and ends in a remedy where there is one.
+ */
+export const errorTable = {
+  // --- how the framework is used
+  INVALID_MIDDLEWARE: [
+    'UsageError',
+    '{subject}: not a middleware: {reason} - pass a function (ctx, next) or a named driver object',
+    'Something given to `use()` or `compose()` is neither a function nor a driver.',
+  ],
+  INVALID_OPTION: [
+    'UsageError',
+    '{subject}: {reason}',
+    'An option or argument has a value that makes no sense.',
+  ],
+  NEXT_CALLED_TWICE: [
+    'UsageError',
+    '{subject}: called next() twice in step {step} - call it once, or not at all to answer yourself',
+    'A middleware ran the rest of the chain twice.',
+  ],
+  NEXT_NOT_AWAITED: [
+    'UsageError',
+    '{subject}: finished step {step} before the middleware after it - return or await next()',
+    'A middleware resolved while what it started was still running.',
+  ],
+  FROZEN: [
+    'UsageError',
+    '{subject}: use() after the first run - compose the whole chain first, or make a new Koci',
+    'A chain is fixed once it has run.',
+  ],
+  TOO_LATE: [
+    'UsageError',
+    '{subject}: too late - decide in the unpack step, before next()',
+    'How layers are extracted was to be changed after they had been looked up.',
+  ],
+  CONSUMED: [
+    'UsageError',
+    '{subject}: already consumed - it can be read once',
+    'A stream that can be read only once was read again.',
+  ],
+  LAYER_NOT_PLACED: [
+    'UsageError',
+    '{subject}: step layer ended and nobody placed the layer; the chain is {chain} - call next() or ctx.layer.place()',
+    'A middleware of `layer` or `locate` kept the layer from being extracted and did not say where it is.',
+  ],
+  LAYERING_CONFLICT: [
+    'UsageError',
+    '{subject}: wants {wanted}, but {other} already chose {chosen} - use one of the two drivers',
+    'Two drivers want the rootfs made, or whiteouts stored, in different ways.',
+  ],
+  NOT_MOUNTED: [
+    'UsageError',
+    '{subject}: the layers are stacked and no middleware mounted them; the chain is {chain}',
+    'Stacked layers need a driver with a `mount` step.',
+  ],
+  NOT_MERGED: [
+    'UsageError',
+    '{subject}: {by} has the layer in a directory of its own, but layers are merged; the chain is {chain} - choose stacked layers in step unpack, or extract into the rootfs',
+    'A layer was placed beside the rootfs, or given a `target`, where the layers are applied to one tree; it would be missing there.',
+  ],
+  NOT_UNPACKED: [
+    'UsageError',
+    '{subject}: a middleware of step unpack did not call next(); the chain is {chain}',
+    'The chain ended before anything was unpacked.',
+  ],
+  NOT_REPACKED: [
+    'UsageError',
+    '{subject}: a middleware of step repack did not call next(); the chain is {chain}',
+    'The chain ended before anything was repacked.',
+  ],
+  STRICT: [
+    'UsageError',
+    '{subject}: {reason} - it would be a warning without strict',
+    'Something that is normally a warning happened in strict mode.',
+  ],
+  NO_DELTA_LISTER: [
+    'UsageError',
+    '{subject}: nobody in the chain can list changes; the chain is {chain} - add mtree()',
+    'No middleware of the `delta` step answered.',
+  ],
+  CHAIN_MISMATCH: [
+    'UsageError',
+    '{subject}: the bundle was made with {wanted}, which is not in the chain {chain} - use the same drivers',
+    'A bundle needs drivers that this chain does not have.',
+  ],
+
+  // --- malformed input
+  INVALID_LAYOUT: [
+    'FormatError',
+    '{subject}: not an OCI image layout: {reason}',
+    'The layout directory or archive is not a valid OCI image layout.',
+  ],
+  INVALID_DIGEST: [
+    'FormatError',
+    '{subject}: not a valid digest: {reason}',
+    'A digest does not follow the grammar or its algorithm.',
+  ],
+  INVALID_DESCRIPTOR: [
+    'FormatError',
+    '{subject}: invalid descriptor: {reason}',
+    'A descriptor lacks a field or has a wrong one.',
+  ],
+  INVALID_INDEX: [
+    'FormatError',
+    '{subject}: invalid image index: {reason}',
+    'An image index is malformed or ambiguous.',
+  ],
+  INVALID_MANIFEST: [
+    'FormatError',
+    '{subject}: invalid manifest: {reason}',
+    'An image manifest is malformed or ambiguous.',
+  ],
+  INVALID_CONFIG: [
+    'FormatError',
+    '{subject}: invalid image config: {reason}',
+    'An image config is malformed or does not fit its manifest.',
+  ],
+  INVALID_REFERENCE: [
+    'FormatError',
+    '{subject}: invalid reference: {reason}',
+    'An image reference or tag breaks the grammar.',
+  ],
+  INVALID_JSON: [
+    'FormatError',
+    '{subject}: invalid JSON: {reason}',
+    'A JSON document cannot be parsed or is ambiguous.',
+  ],
+  INVALID_BUNDLE: [
+    'FormatError',
+    '{subject}: not a usable bundle: {reason}',
+    'The bundle directory or its metadata is missing or malformed.',
+  ],
+  INVALID_MTREE: [
+    'FormatError',
+    '{subject}: invalid mtree manifest at line {line}: {reason}',
+    'An mtree manifest cannot be parsed.',
+  ],
+  INVALID_ENTRY: [
+    'FormatError',
+    '{subject}: invalid layer entry: {reason}',
+    'An entry of a layer cannot be applied or written.',
+  ],
+  INVALID_WHITEOUT: [
+    'FormatError',
+    '{subject}: invalid whiteout: {reason}',
+    'A whiteout names nothing, "." or "..".',
+  ],
+  BAD_ARCHIVE: [
+    'FormatError',
+    '{subject}: malformed tar archive at byte {offset}: {reason}',
+    'A layer is not a well-formed tar archive.',
+  ],
+  BAD_COMPRESSION: [
+    'FormatError',
+    '{subject}: malformed {format} data: {reason}',
+    'Compressed data is corrupt, truncated or not what its media type says.',
+  ],
+
+  // --- the bytes are not the promised ones
+  DIGEST_MISMATCH: [
+    'IntegrityError',
+    '{subject}: digest mismatch: found {found}, expected {expected}',
+    'The content of a blob does not have its digest.',
+  ],
+  SIZE_MISMATCH: [
+    'IntegrityError',
+    '{subject}: size mismatch: found {found} bytes, expected {expected}',
+    'A blob does not have the size its descriptor says.',
+  ],
+  DIFF_ID_MISMATCH: [
+    'IntegrityError',
+    '{subject}: diffID mismatch: found {found}, expected {expected}',
+    'An uncompressed layer does not have the DiffID of the image config.',
+  ],
+  FILE_CHANGED: [
+    'IntegrityError',
+    '{subject}: file changed while it was read - stop what writes to the rootfs and repack again',
+    'A file of the rootfs changed while it was packed.',
+  ],
+
+  // --- attempts to leave the rootfs
+  PATH_ESCAPE: [
+    'BreakoutError',
+    '{subject}: path leaves the root: {reason}',
+    'A path in a layer or an image tries to leave the rootfs.',
+  ],
+
+  // --- limits
+  LIMIT_EXCEEDED: [
+    'LimitError',
+    '{subject}: {limit} exceeded: {value}, the limit is {maximum}',
+    'A configured or built-in limit was exceeded.',
+  ],
+
+  // --- missing
+  BLOB_NOT_FOUND: [
+    'NotFoundError',
+    '{subject}: blob not found in {layout}',
+    'A blob that a descriptor names is not in the layout.',
+  ],
+  REF_NOT_FOUND: [
+    'NotFoundError',
+    '{subject}: tag not found in {layout} - {choices}',
+    'The layout has no such tag; the message lists those it has.',
+  ],
+  PLATFORM_NOT_FOUND: [
+    'NotFoundError',
+    '{subject}: no image for platform {platform} - {choices}',
+    'An index has no manifest for the platform.',
+  ],
+  USER_NOT_FOUND: [
+    'NotFoundError',
+    '{subject}: no such {kind} in the rootfs',
+    "The image's user or group name is not in the rootfs's /etc/passwd or /etc/group.",
+  ],
+
+  // --- in the way
+  LOCKED: [
+    'ConflictError',
+    '{subject}: in use by another koci - wait for it to end',
+    'Another process holds the lock.',
+  ],
+  CLOBBER: [
+    'ConflictError',
+    '{subject}: already exists - {remedy}',
+    'Something that was there before would have to be replaced.',
+  ],
+  AMBIGUOUS: [
+    'ConflictError',
+    '{subject}: ambiguous: {choices}',
+    'More than one thing fits; the message lists them.',
+  ],
+
+  NOT_REFRESHED: [
+    'ConflictError',
+    '{subject}: the new image {refName} is complete, but the bundle could not be refreshed and stays on its old base',
+    'A repack with refresh failed after the tag was set; the cause says why.',
+  ],
+
+  // --- can't be done
+  UNSUPPORTED_MEDIA_TYPE: [
+    'UnsupportedError',
+    '{subject}: media type {mediaType} is not supported',
+    'A manifest, config or layer has a media type that koci cannot handle.',
+  ],
+  UNSUPPORTED_ALGORITHM: [
+    'UnsupportedError',
+    '{subject}: digest algorithm {algorithm} is not supported - sha256 and sha512 are',
+    'A digest uses an algorithm that koci cannot verify.',
+  ],
+  UNSUPPORTED_ENTRY: [
+    'UnsupportedError',
+    '{subject}: layer entry of type {type} is not supported',
+    'A tar entry has a type that no container runtime handles.',
+  ],
+  UNSUPPORTED_VERSION: [
+    'UnsupportedError',
+    '{subject}: version {version} is not supported',
+    'A file was written by a newer or foreign version of a format.',
+  ],
+  UNSUPPORTED_PLATFORM: [
+    'UnsupportedError',
+    '{subject}: {reason}',
+    'The machine, the operating system or the image is of a kind koci cannot serve.',
+  ],
+  READ_ONLY: [
+    'UnsupportedError',
+    '{subject}: cannot be written: {reason}',
+    'An image archive, or another source that can only be read, was to be changed.',
+  ],
+
+  // --- the system said no
+  IO: [
+    'SystemError',
+    '{subject}: {reason}',
+    'A system call failed; the cause has its code, such as ENOSPC or EACCES.',
+  ],
+  ABORTED: [
+    'SystemError',
+    '{subject}: aborted',
+    'The run was cancelled, by a signal or by the caller.',
+  ],
+  WORKER_DIED: [
+    'SystemError',
+    '{subject}: worker ended unexpectedly: {reason}',
+    'A worker thread ended without an answer.',
+  ],
+} as const

@@ -1,0 +1,60 @@
+// Reading files of a rootfs, even those whose mode bars their owner.
+import {
+  check,
+  errno,
+  O_CLOEXEC,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDONLY,
+  S_IFDIR,
+  S_IFMT,
+  S_IFREG,
+  SystemCallError,
+  type CString,
+} from './libc.ts'
+import * as sys from './syscall.ts'
+
+const flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
+
+/**
+ * Opens a file that was just stat'ed and found regular; the caller owns the descriptor and checks what it is.
+ * Never follows a link, never waits for a fifo's other side, and reads what its owner may not (`withReadable`).
+ * Throws a SystemCallError.
+ */
+export function openFile(
+  dirfd: number,
+  name: CString,
+  stat: { readonly mode: number },
+): number {
+  return withReadable(dirfd, name, stat, () =>
+    check(sys.openat(dirfd, name, flags, 0), 'openat', name),
+  )
+}
+
+/**
+ * Runs something that needs to read a regular file, or the attributes of a directory. Where that is refused because
+ * the mode denies it to the owner (0000), and we may change the mode, it is run again with a wider one: the file's
+ * mtime stays, its ctime doesn't.
+ */
+export function withReadable<Result>(
+  dirfd: number,
+  name: CString,
+  stat: { readonly mode: number },
+  run: () => Result,
+): Result {
+  try {
+    return run()
+  } catch (error) {
+    const mode = stat.mode & 0o7777
+    const isRefused = error instanceof SystemCallError && error.errno === -errno.EACCES
+    const type = stat.mode & S_IFMT
+    const isBarred = (mode & 0o400) === 0 && (type === S_IFREG || type === S_IFDIR)
+    if (!isRefused || !isBarred) throw error
+    if (sys.fchmodat(dirfd, name, mode | 0o400) < 0) throw error
+    try {
+      return run()
+    } finally {
+      check(sys.fchmodat(dirfd, name, mode), 'fchmodat', name)
+    }
+  }
+}

@@ -1,0 +1,46 @@
+// What this process may do, as the kernel tells it: asked once per job, never guessed from the uid alone.
+import { readFileSync } from 'node:fs'
+
+export interface Privileges {
+  /** Effective ids: who owns what is created. */
+  readonly uid: number
+  readonly gid: number
+  /** Whether the process is in a user namespace other than the first one: devices can't be made there. */
+  readonly inUserNamespace: boolean
+  /** May read and enter whatever the modes say (CAP_DAC_OVERRIDE). */
+  readonly overridesModes: boolean
+  /** Undefined where /proc doesn't say. */
+  readonly umask: number | undefined
+}
+
+const CAP_DAC_OVERRIDE = 1n
+
+/** Reads the privileges of this process from /proc. */
+export function readPrivileges(): Privileges {
+  const status = readText('/proc/self/status')
+  const uid = process.geteuid?.() ?? 0
+  const capabilities = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1]
+  const umask = /^Umask:\s*([0-7]+)$/m.exec(status)?.[1]
+  return {
+    uid,
+    gid: process.getegid?.() ?? 0,
+    inUserNamespace: !isInitialMap(readText('/proc/self/uid_map')),
+    overridesModes:
+      capabilities === undefined
+        ? uid === 0
+        : ((BigInt(`0x${capabilities}`) >> CAP_DAC_OVERRIDE) & 1n) === 1n,
+    umask: umask === undefined ? undefined : Number.parseInt(umask, 8),
+  }
+}
+
+function isInitialMap(text: string): boolean {
+  return text === '' || /^\s*0\s+0\s+4294967295\s*$/.test(text)
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return ''
+  }
+}

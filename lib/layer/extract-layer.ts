@@ -1,0 +1,115 @@
+// The end of the chain of `layer`: has a worker verify and extract the layer, and places it.
+import { createHash } from 'node:crypto'
+import { open, opendir, rm } from 'node:fs/promises'
+import type { LayerContext } from '../context.ts'
+import { wrapError } from '../errors.ts'
+import { toDigest } from '../oci/digest.ts'
+import type { ReplacedSource } from './layer.ts'
+import type { ExtractJob, WorkerPool } from './pool.ts'
+import type { ReadAhead, Taken } from './read-ahead.ts'
+
+/**
+ * Extracts `ctx.layer` into its target, or the rootfs, and places it as verified.
+ * @throws {IntegrityError} ERR_KOCI_SIZE_MISMATCH, ERR_KOCI_DIGEST_MISMATCH, ERR_KOCI_DIFF_ID_MISMATCH;
+ * {FormatError} what the tar or its compression is guilty of; {LimitError} ERR_KOCI_LIMIT_EXCEEDED.
+ * What was written by then stays: the run's undo list removes it.
+ */
+export async function extractLayer(
+  pool: WorkerPool,
+  context: LayerContext,
+  ahead?: ReadAhead,
+): Promise<void> {
+  const { layer, limits } = context
+  if (layer.placed) return
+  if (!layer.source) {
+    const taken = ahead?.take(layer, limits)
+    if (taken) return extractBlob(pool, context, taken)
+    const { digest, compression } = layer
+    const blob = { ...(await layer.locateBlob()), digest, compression }
+    return extractBlob(pool, context, { blob })
+  }
+  ahead?.drop(layer)
+  const spool = await context.bundle.claim(`.koci-source-${layer.index}`)
+  try {
+    const blob = await spoolSource(context, layer.source, spool)
+    await extractBlob(pool, context, { blob })
+  } finally {
+    await rm(spool, { force: true })
+  }
+}
+
+async function extractBlob(
+  pool: WorkerPool,
+  context: LayerContext,
+  { blob, inflated }: Pick<Taken, 'blob'> & Partial<Taken>,
+): Promise<void> {
+  const { layer, extraction, rootfs, limits, signal } = context
+  const target = layer.target ?? rootfs
+  const { uidMap, gidMap, rootless, keepDirlinks, hashes } = extraction
+  const result = await pool.extract(
+    {
+      blob,
+      diffID: layer.diffID,
+      target,
+      uidMap,
+      gidMap,
+      rootless,
+      keepDirlinks,
+      first: await isEmpty(target),
+      hashFiles: hashes !== undefined,
+      limits,
+    },
+    { signal, inflated, onStart: counters => layer.reportProgress(() => counters) },
+  )
+  for (const { code, message, count } of result.warnings)
+    context.warn({ code, message, layer: layer.digest, count })
+  if (result.hashes) hashes?.merge(result.hashes)
+  layer.place({
+    by: 'koci',
+    verified: true,
+    ...(layer.target === undefined ? {} : { dir: layer.target }),
+    report: { entries: result.entries, bytes: result.bytes },
+  })
+}
+
+/** A private copy of what a replaced source yields, for the worker to read. */
+async function spoolSource(
+  context: LayerContext,
+  source: ReplacedSource,
+  spool: string,
+): Promise<ExtractJob['blob']> {
+  const { layer, signal } = context
+  const hash = createHash('sha256')
+  let size = 0
+  try {
+    const file = await open(spool, 'wx', 0o600)
+    try {
+      for await (const chunk of source.open()) {
+        signal.throwIfAborted()
+        hash.update(chunk)
+        await file.writeFile(chunk)
+        size += chunk.byteLength
+      }
+    } finally {
+      await file.close()
+    }
+  } catch (error) {
+    throw wrapError(error, `source of layer ${layer.digest}`)
+  }
+  const digest = toDigest('sha256', hash.digest('hex'))
+  return { path: spool, offset: 0, size, digest, compression: source.compression }
+}
+
+/** Whether there is nothing yet that whiteouts could delete. */
+async function isEmpty(directory: string): Promise<boolean> {
+  try {
+    const entries = await opendir(directory)
+    try {
+      return (await entries.read()) === null
+    } finally {
+      await entries.close()
+    }
+  } catch (error) {
+    throw wrapError(error, directory)
+  }
+}

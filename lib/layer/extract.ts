@@ -1,0 +1,151 @@
+// Extracts one layer into a directory, synchronously: what a worker does.
+import { createError, wrapError } from '../errors.ts'
+import { readPrivileges } from '../fs/privileges.ts'
+import { openRooted, type Rooted } from '../fs/rooted.ts'
+import type { Digest } from '../oci/digest.ts'
+import type { IdMap } from '../oci/idmap.ts'
+import { LayerApplier } from './apply.ts'
+import { readBlob, type BlobOutput, type BlobSource } from './blob-reader.ts'
+import type { Control } from './control.ts'
+import type { DirectoryState } from './directory-state.ts'
+import { FileHashes } from './file-hashes.ts'
+import { readInflated, type Inflated } from './inflate-ahead.ts'
+import type { Limits } from './limits.ts'
+import type { TarHandler, TarHeader, TarWarning } from './tar-header.ts'
+import { TarReader } from './tar-reader.ts'
+import { Warnings, type ApplyWarning } from './warnings.ts'
+
+/** A layer to extract; plain data, so that it can cross to a worker. */
+export interface ExtractJob {
+  readonly blob: BlobSource
+  readonly diffID: Digest
+  /** An existing directory; its last component may not be a symlink. The layer is applied onto what is in it. */
+  readonly target: string
+  readonly uidMap?: readonly IdMap[] | undefined
+  readonly gidMap?: readonly IdMap[] | undefined
+  readonly rootless?: boolean
+  readonly keepDirlinks?: boolean
+  /** The target is empty: whiteouts have nothing to delete, and nothing is noted for their sake. */
+  readonly first?: boolean
+  /** Hashes files while they are written. */
+  readonly hashFiles?: boolean
+  readonly limits?: Limits
+}
+
+/** What extraction found out. */
+export interface ExtractResult {
+  readonly entries: number
+  /** Of the uncompressed tar, all that follows its end included. */
+  readonly bytes: number
+  /** Logical size of the files. */
+  readonly fileBytes: number
+  /** One per kind, with the first case and a count. */
+  readonly warnings: readonly ApplyWarning[]
+  /** By inode of the target's file system; files only. */
+  readonly hashes?: FileHashes | undefined
+}
+
+/**
+ * Extracts and verifies a layer; its blob isn't read here if another thread inflates it. The verdict on the bytes comes
+ * last, so what an error leaves in the target must not be used. All descriptors are closed afterwards, also after an error.
+ * @throws {KociError} what `readBlob`, the tar reader and `LayerApplier` throw; ERR_KOCI_LIMIT_EXCEEDED for
+ * `maxEntries`; ERR_KOCI_IO where the target can't be opened
+ */
+export function extractBlob(
+  job: ExtractJob,
+  control: Control,
+  inflated?: Inflated,
+): ExtractResult {
+  const subject = `layer ${job.blob.digest}`
+  const privileges = readPrivileges()
+  const warnings = new Warnings()
+  const hashes = job.hashFiles === true ? new FileHashes() : undefined
+  const { limits = {} } = job
+  const rooted = openTarget(job.target, !privileges.overridesModes)
+  const applier = new LayerApplier(
+    rooted,
+    {
+      uidMap: job.uidMap,
+      gidMap: job.gidMap,
+      rootless: job.rootless ?? false,
+      keepDirlinks: job.keepDirlinks ?? false,
+      first: job.first ?? false,
+      hashes,
+      maxDepth: limits.maxDepth,
+    },
+    privileges,
+    warnings,
+  )
+  try {
+    const handler = new SupervisedApplier(applier, control, limits, subject)
+    const reader = new TarReader(handler, { subject })
+    const output: BlobOutput = {
+      data: chunk => {
+        reader.push(chunk)
+      },
+      end: () => {
+        reader.end()
+      },
+    }
+    const bytes = inflated
+      ? readInflated(inflated, job.blob, control, output)
+      : readBlob(job.blob, job.diffID, limits, control, output)
+    applier.finish()
+    const { entries, fileBytes } = applier
+    return { entries, bytes, fileBytes, warnings: warnings.list(), hashes }
+  } finally {
+    applier.close()
+    rooted.close()
+  }
+}
+
+function openTarget(path: string, widen: boolean): Rooted<DirectoryState> {
+  try {
+    return openRooted<DirectoryState>(path, { widen })
+  } catch (error) {
+    throw wrapError(error, path)
+  }
+}
+
+/** Counts, and looks at the flag, between the reader and the applier. */
+class SupervisedApplier implements TarHandler {
+  readonly #applier: LayerApplier
+  readonly #control: Control
+  readonly #maxEntries: number
+  readonly #subject: string
+
+  constructor(applier: LayerApplier, control: Control, limits: Limits, subject: string) {
+    this.#applier = applier
+    this.#control = control
+    this.#maxEntries = limits.maxEntries ?? Infinity
+    this.#subject = subject
+  }
+
+  entry(header: TarHeader): void {
+    const control = this.#control
+    control.throwIfAborted(this.#subject)
+    const entries = this.#applier.entries + 1
+    if (entries > this.#maxEntries)
+      throw createError('LIMIT_EXCEEDED', {
+        subject: this.#subject,
+        limit: 'number of entries',
+        value: entries,
+        maximum: this.#maxEntries,
+      })
+    control.entries = entries
+    this.#applier.entry(header)
+    control.fileBytes = this.#applier.fileBytes
+  }
+
+  data(chunk: Buffer, offset: number): void {
+    this.#applier.data(chunk, offset)
+  }
+
+  endEntry(): void {
+    this.#applier.endEntry()
+  }
+
+  warn(code: TarWarning, message: string, header?: TarHeader): void {
+    this.#applier.warn(code, message, header)
+  }
+}

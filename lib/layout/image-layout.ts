@@ -1,0 +1,303 @@
+// An OCI image layout: what is in it, verified, and what is put into it. Digests and sizes are checked at every read.
+import { stat } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { createError, wrapError } from '../errors.ts'
+import { chainIDs } from '../oci/chain-id.ts'
+import {
+  assertSize,
+  describe,
+  embeddedData,
+  parseDescriptor,
+  verifyBlob,
+  type Descriptor,
+  type Platform,
+} from '../oci/descriptor.ts'
+import type { Algorithm, Digest } from '../oci/digest.ts'
+import { parseImageConfig } from '../oci/image-config.ts'
+import { maxDocumentBytes } from '../oci/json.ts'
+import { parseManifest } from '../oci/manifest.ts'
+import { isConfigType, layerFormat } from '../oci/media-type.ts'
+import { assertRefName } from '../oci/reference.ts'
+import { ArchiveSource } from './archive-source.ts'
+import type { BlobWriter } from './blob-writer.ts'
+import { DirectorySource } from './directory-source.ts'
+import { createLayout } from './create-layout.ts'
+import { LayoutWriter } from './layout-writer.ts'
+import { findRef, parseLayoutIndex, refsOf, withoutRef, withRef, type Ref } from './refs.ts'
+import { readLocation, type BlobLocation } from './regular-file.ts'
+import { checkPlatform, selectManifest } from './select-manifest.ts'
+import type { LayoutSource } from './source.ts'
+import type { ResolvedImage, ResolvedLayer, ResolvedManifest } from './resolved-image.ts'
+import { Spill } from './spill.ts'
+
+export type { BlobWriter } from './blob-writer.ts'
+export type { BlobLocation } from './regular-file.ts'
+export type { Ref } from './refs.ts'
+export type { ResolvedImage, ResolvedLayer, ResolvedManifest } from './resolved-image.ts'
+
+/** An image layout: a directory, or a tar file that can only be read. */
+export class ImageLayout {
+  /** As it was given. */
+  readonly path: string
+  /** Absolute. */
+  readonly root: string
+  /** Whether it is an archive. */
+  readonly readOnly: boolean
+  readonly #source: LayoutSource
+  readonly #writer: LayoutWriter | undefined
+  readonly #spill = new Spill()
+
+  private constructor(
+    path: string,
+    root: string,
+    source: DirectorySource | ArchiveSource,
+    lockTimeoutMs: number | undefined,
+  ) {
+    this.path = path
+    this.root = root
+    this.#source = source
+    this.readOnly = source instanceof ArchiveSource
+    this.#writer = this.readOnly ? undefined : new LayoutWriter(root, lockTimeoutMs)
+  }
+
+  /**
+   * Opens a layout directory, an OCI archive, or what `docker save` wrote. Nothing is written until something is put in.
+   * `lockTimeoutMs` is how long changes wait for those of others; a minute by default.
+   * @throws {FormatError} ERR_KOCI_INVALID_LAYOUT, ERR_KOCI_BAD_ARCHIVE
+   * @throws {UnsupportedError} ERR_KOCI_UNSUPPORTED_VERSION
+   */
+  static async open(
+    path: string,
+    options: { lockTimeoutMs?: number } = {},
+  ): Promise<ImageLayout> {
+    const root = resolve(path)
+    const source = (await isDirectory(root))
+      ? await DirectorySource.open(root)
+      : await ArchiveSource.open(root)
+    return new ImageLayout(path, root, source, options.lockTimeoutMs)
+  }
+
+  /**
+   * Makes an empty layout directory and opens it; missing parents are made, too.
+   * @throws {ConflictError} ERR_KOCI_CLOBBER something is there
+   */
+  static async create(path: string): Promise<ImageLayout> {
+    await createLayout(path)
+    return ImageLayout.open(path)
+  }
+
+  /** Gives up what is held; blobs that weren't committed are gone. Again is no error. */
+  async close(): Promise<void> {
+    await this.#spill.close()
+    await this.#writer?.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  /** The tags in the order of index.json; duplicates are kept, entries without a tag are left out. */
+  async refs(): Promise<Ref[]> {
+    return refsOf(await this.#readIndex())
+  }
+
+  /** The entries of index.json, with or without a tag: everything that the layout holds starts there. */
+  async roots(): Promise<Descriptor[]> {
+    return (await this.#readIndex()).manifests
+  }
+
+  /**
+   * Follows a tag to its image, for a platform if it leads to an index: manifest and config verified, layers not read.
+   * @throws {NotFoundError} ERR_KOCI_REF_NOT_FOUND, ERR_KOCI_PLATFORM_NOT_FOUND, ERR_KOCI_BLOB_NOT_FOUND
+   * @throws {ConflictError} ERR_KOCI_AMBIGUOUS
+   * @throws {UnsupportedError} ERR_KOCI_UNSUPPORTED_MEDIA_TYPE not an image, or a layer of an unknown kind
+   * @throws {IntegrityError} ERR_KOCI_SIZE_MISMATCH, ERR_KOCI_DIGEST_MISMATCH
+   */
+  async resolve(
+    refName: string,
+    options: { platform?: Platform } = {},
+  ): Promise<ResolvedImage> {
+    return this.#loadImage(await this.resolveManifest(refName, options))
+  }
+
+  /** As {@link resolve}, but stops at the manifest, which may be that of an artifact. */
+  async resolveManifest(
+    refName: string,
+    options: { platform?: Platform } = {},
+  ): Promise<ResolvedManifest> {
+    const root = findRef(await this.#readIndex(), refName, this.path)
+    const { walk, ...rest } = await selectManifest(root, options.platform, index =>
+      this.readBlob(index),
+    )
+    return { ...(await this.#loadManifest(refName, walk)), ...rest }
+  }
+
+  /** Loads the image at the end of a walk that was noted before; the tag is not looked at. */
+  async resolveWalk(refName: string, walk: readonly Descriptor[]): Promise<ResolvedImage> {
+    return this.#loadImage(await this.#loadManifest(refName, walk))
+  }
+
+  /**
+   * Reads a blob into memory: size checked first, then the digest. Embedded data is used in the file's place.
+   * @throws {LimitError} ERR_KOCI_LIMIT_EXCEEDED over `maxBytes`, by default 4 MiB; before anything is read
+   * @throws {IntegrityError} ERR_KOCI_SIZE_MISMATCH, ERR_KOCI_DIGEST_MISMATCH
+   * @throws {NotFoundError} ERR_KOCI_BLOB_NOT_FOUND
+   */
+  async readBlob(descriptor: Descriptor, options: { maxBytes?: number } = {}): Promise<Buffer> {
+    const { maxBytes = maxDocumentBytes } = options
+    const subject = describe(descriptor)
+    if (descriptor.size > maxBytes)
+      throw createError('LIMIT_EXCEEDED', {
+        subject,
+        limit: 'document size',
+        value: descriptor.size,
+        maximum: maxBytes,
+      })
+    const embedded = embeddedData(descriptor)
+    if (embedded) return embedded
+    const location = await this.#locate(descriptor)
+    const bytes = await readLocation(location, subject)
+    if (!bytes) throw this.#notFound(descriptor)
+    verifyBlob(descriptor, bytes)
+    return bytes
+  }
+
+  /**
+   * Where a blob's bytes are, for those who read and verify them themselves: a regular file, of the right size.
+   * **Does not** look at the content: compare its digest while reading. The path may have become something else
+   * by then: open it with O_NONBLOCK. Embedded data is put into a nameless file that lives until `close`.
+   * @throws {IntegrityError} ERR_KOCI_SIZE_MISMATCH
+   * @throws {NotFoundError} ERR_KOCI_BLOB_NOT_FOUND
+   */
+  async locateBlob(descriptor: Descriptor): Promise<BlobLocation> {
+    const embedded = embeddedData(descriptor)
+    return embedded ? this.#spill.locate(descriptor, embedded) : this.#locate(descriptor)
+  }
+
+  /** Stores bytes as a blob; see {@link BlobWriter.commit} for what is guaranteed. */
+  async putBlob(bytes: Uint8Array, mediaType: string): Promise<Descriptor> {
+    const blob = await this.createBlob()
+    try {
+      await blob.write(bytes)
+      return await blob.commit(mediaType)
+    } finally {
+      await blob.abort()
+    }
+  }
+
+  /**
+   * Keeps koci's garbage collector away until `close`: what is resolved from here on stays, with or without a tag.
+   * @throws {UnsupportedError} ERR_KOCI_READ_ONLY the layout is an archive; {SystemError} ERR_KOCI_IO it can't be written
+   */
+  async hold(): Promise<void> {
+    await this.#writable().hold()
+  }
+
+  /**
+   * Begins a blob that is written in pieces.
+   * @throws {UnsupportedError} ERR_KOCI_READ_ONLY the layout is an archive
+   */
+  async createBlob(options: { algorithm?: Algorithm } = {}): Promise<BlobWriter> {
+    return this.#writable().createBlob(options.algorithm ?? 'sha256')
+  }
+
+  /**
+   * Puts a tag on a descriptor and takes it from every other; its entry comes last. All else in index.json stays.
+   * Changes of several processes follow one another, none is lost.
+   * @throws {ConflictError} ERR_KOCI_LOCKED others kept it locked for too long
+   */
+  async setRef(refName: string, descriptor: Descriptor): Promise<void> {
+    assertRefName(refName)
+    const entry = parseDescriptor(descriptor, describe(descriptor))
+    await this.#writable().editIndex(async () =>
+      withRef(await this.#readIndex(), refName, entry),
+    )
+  }
+
+  /** Removes a tag; its blobs stay. Tells how many entries had it. Locks as {@link setRef}. */
+  async removeRef(refName: string): Promise<number> {
+    let removed = 0
+    await this.#writable().editIndex(async () => {
+      const index = await this.#readIndex()
+      const edited = withoutRef(index, refName)
+      removed = index.manifests.length - edited.manifests.length
+      return removed > 0 ? edited : undefined
+    })
+    return removed
+  }
+
+  async #readIndex(): Promise<ReturnType<typeof parseLayoutIndex>> {
+    return parseLayoutIndex(await this.#source.readIndex(), join(this.path, 'index.json'))
+  }
+
+  async #loadManifest(refName: string, path: readonly Descriptor[]): Promise<ResolvedManifest> {
+    const walk = [...path]
+    const descriptor = walk.at(-1)
+    if (!descriptor)
+      throw createError('INVALID_OPTION', { subject: this.path, reason: 'the walk is empty' })
+    const manifest = parseManifest(await this.readBlob(descriptor), descriptor)
+    return { refName, walk, descriptor, manifest }
+  }
+
+  async #loadImage(resolved: ResolvedManifest): Promise<ResolvedImage> {
+    const { unchecked, ...rest } = resolved
+    const { descriptor, manifest } = rest
+    const subject = describe(descriptor)
+    const { mediaType } = manifest.config
+    if (!isConfigType(mediaType))
+      throw createError('UNSUPPORTED_MEDIA_TYPE', {
+        subject: `${subject}: not an image but an artifact: its config`,
+        mediaType: manifest.artifactType
+          ? `${mediaType} of ${manifest.artifactType}`
+          : mediaType,
+      })
+    const bytes = await this.readBlob(manifest.config)
+    const config = parseImageConfig(bytes, manifest.config, manifest)
+    if (unchecked) checkPlatform(subject, unchecked, config)
+    const diffIDs = config.rootfs.diff_ids
+    const chain = chainIDs(diffIDs)
+    const layers = manifest.layers.map((layer, at): ResolvedLayer => ({
+      descriptor: layer,
+      diffID: diffIDs[at] as Digest,
+      chainID: chain[at] as Digest,
+      compression: layerFormat(layer.mediaType, `${layer.digest}: layer ${at}`).compression,
+    }))
+    return { ...rest, config, layers }
+  }
+
+  async #locate(descriptor: Descriptor): Promise<BlobLocation> {
+    const location = await this.#source.locate(descriptor.digest, describe(descriptor))
+    if (!location) throw this.#notFound(descriptor)
+    assertSize(descriptor, location.size)
+    return location
+  }
+
+  #writable(): LayoutWriter {
+    if (this.#writer) return this.#writer
+    throw createError('READ_ONLY', {
+      subject: this.path,
+      reason: 'it is an archive - copy the image into a layout directory first',
+    })
+  }
+
+  #notFound(descriptor: Descriptor): Error {
+    return createError('BLOB_NOT_FOUND', { subject: describe(descriptor), layout: this.path })
+  }
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
+      throw createError(
+        'INVALID_LAYOUT',
+        {
+          subject: path,
+          reason: 'no such file or directory',
+        },
+        error,
+      )
+    throw wrapError(error, path)
+  }
+}

@@ -1,0 +1,200 @@
+// Changing a layout directory. Files are written under a private name, synced, and renamed: a reader, or a kill at any
+// moment, sees the old or the new, never a part. The private directory (`.koci-…`, at the top, where no tool lists
+// blobs) is locked while its layout is open for writing: that is how the garbage collector knows of blobs to come.
+import { randomBytes } from 'node:crypto'
+import {
+  chmod,
+  chown,
+  mkdir,
+  open,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  type FileHandle,
+} from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { createError, wrapError } from '../errors.ts'
+import { acquireLock, tryLock, type Lock } from '../fs/lock.ts'
+import { algorithmOf, type Algorithm, type Digest } from '../oci/digest.ts'
+import { encodeJson } from '../oci/json.ts'
+import { BlobWriter } from './blob-writer.ts'
+import { blobPath } from './directory-source.ts'
+import { hashLocation, openRegular } from './regular-file.ts'
+import { adopt, chownLike, syncDirectory } from './new-file.ts'
+import { maxIndexBytes } from './source.ts'
+
+/** How the private directories of writers are called. */
+export const stagingPrefix = '.koci-'
+
+/**
+ * Takes the lock under which index.json is changed and writers begin: the file `oci-layout`, which nobody replaces (NFS
+ * doesn't lock directories).
+ * @throws {ConflictError} ERR_KOCI_LOCKED after `timeoutMs`, by default a minute
+ */
+export function lockLayout(root: string, timeoutMs = 60_000): Promise<Lock> {
+  return acquireLock(join(root, 'oci-layout'), { create: false, timeoutMs })
+}
+
+/** Takes the lock that the owner of a private directory holds for as long as it lives; undefined if it does live. */
+export function tryLockStaging(path: string): Lock | undefined {
+  return tryLock(join(path, 'lock'))
+}
+
+/** Writes into one layout directory (an absolute path). */
+export class LayoutWriter {
+  readonly #root: string
+  readonly #lockTimeoutMs: number | undefined
+  #staging: Promise<{ path: string; lock: Lock }> | undefined
+  #files = 0
+
+  constructor(root: string, lockTimeoutMs?: number) {
+    this.#root = root
+    this.#lockTimeoutMs = lockTimeoutMs
+  }
+
+  /** From here on the garbage collector keeps away, until `close`. */
+  async hold(): Promise<void> {
+    await this.#begin()
+  }
+
+  /** Begins a blob; see {@link BlobWriter}. */
+  async createBlob(algorithm: Algorithm): Promise<BlobWriter> {
+    const { path, handle } = await this.#createFile()
+    return new BlobWriter(path, handle, algorithm, digest => this.#publishBlob(path, digest))
+  }
+
+  /** Replaces index.json by what `edit` returns; undefined leaves it. Other changes wait, those of other processes, too. */
+  async editIndex(edit: () => Promise<unknown>): Promise<void> {
+    await this.#begin()
+    const lock = await lockLayout(this.#root, this.#lockTimeoutMs)
+    try {
+      const document = await edit()
+      if (document !== undefined) await this.#publishIndex(encodeJson(document))
+    } finally {
+      lock.release()
+    }
+  }
+
+  /** Removes the private directory with whatever wasn't committed. */
+  async close(): Promise<void> {
+    if (!this.#staging) return
+    const staging = await this.#staging.catch(() => undefined)
+    this.#staging = undefined
+    if (!staging) return
+    try {
+      await rm(staging.path, { recursive: true, force: true })
+    } catch (error) {
+      throw wrapError(error, staging.path)
+    } finally {
+      staging.lock.release()
+    }
+  }
+
+  async #publishIndex(bytes: Buffer): Promise<void> {
+    const target = join(this.#root, 'index.json')
+    if (bytes.length > maxIndexBytes)
+      throw createError('LIMIT_EXCEEDED', {
+        subject: target,
+        limit: 'document size',
+        value: bytes.length,
+        maximum: maxIndexBytes,
+      })
+    const { path, handle } = await this.#createFile()
+    try {
+      await handle.writeFile(bytes)
+      await handle.sync()
+      await handle.close()
+      await rename(path, target)
+      await syncDirectory(this.#root)
+    } catch (error) {
+      throw wrapError(error, target)
+    } finally {
+      await handle.close()
+    }
+  }
+
+  async #publishBlob(path: string, digest: Digest): Promise<void> {
+    const target = blobPath(this.#root, digest)
+    const directory = dirname(target)
+    try {
+      await this.#makeDirectory(directory)
+      await rename(path, target)
+      await syncDirectory(directory)
+    } catch (error) {
+      // in a sticky directory somebody else's blob can't be replaced; it needn't be if it is intact
+      if (!(await isIntact(target, digest))) throw wrapError(error, target)
+    }
+  }
+
+  async #createFile(): Promise<{ path: string; handle: FileHandle }> {
+    const { path: directory } = await this.#begin()
+    const path = join(directory, String(this.#files++))
+    try {
+      const handle = await open(path, 'wx', 0o600)
+      try {
+        await adopt(this.#root, handle)
+      } catch (error) {
+        await handle.close()
+        throw error
+      }
+      return { path, handle }
+    } catch (error) {
+      throw wrapError(error, this.#root)
+    }
+  }
+
+  #begin(): Promise<{ path: string; lock: Lock }> {
+    this.#staging ??= this.#createStaging().catch((error: unknown) => {
+      // the next call may be luckier
+      this.#staging = undefined
+      throw error
+    })
+    return this.#staging
+  }
+
+  async #createStaging(): Promise<{ path: string; lock: Lock }> {
+    // under the layout's lock, so that the garbage collector either sees this writer or is done before it
+    const layoutLock = await lockLayout(this.#root, this.#lockTimeoutMs)
+    const path = join(this.#root, `${stagingPrefix}${randomBytes(8).toString('hex')}`)
+    try {
+      await mkdir(path, 0o700)
+      const lock = tryLockStaging(path)
+      if (!lock) throw createError('LOCKED', { subject: path })
+      return { path, lock }
+    } catch (error) {
+      await rmdir(path).catch(() => undefined)
+      throw wrapError(error, this.#root)
+    } finally {
+      layoutLock.release()
+    }
+  }
+
+  async #makeDirectory(path: string): Promise<void> {
+    try {
+      await mkdir(path)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') return
+      throw error
+    }
+    const { mode, uid, gid } = await stat(this.#root)
+    await chownLike(uid, gid, () => chown(path, uid, gid))
+    await chmod(path, mode & 0o3777)
+    await syncDirectory(dirname(path))
+  }
+}
+
+async function isIntact(path: string, digest: Digest): Promise<boolean> {
+  try {
+    const file = await openRegular(path, digest)
+    if (!file) return false
+    await file.handle.close()
+    const algorithm = algorithmOf(digest)
+    return (
+      (await hashLocation({ path, offset: 0, size: file.size }, algorithm, digest)) === digest
+    )
+  } catch {
+    // whatever is wrong with it, the caller reports why it couldn't be replaced
+    return false
+  }
+}

@@ -1,0 +1,75 @@
+// From what a user names to an open layout and an image in it.
+import path from 'node:path'
+import type { Bundle } from '../bundle/bundle.ts'
+import { createError } from '../errors.ts'
+import { parsePlatform, type Platform } from '../oci/platform.ts'
+import { assertRefName, parseImageReference, type ImageReference } from '../oci/reference.ts'
+import { ImageLayout, type ResolvedImage } from './image-layout.ts'
+
+/** An image: what a reference was resolved to, and the layout it is in. */
+export interface Image extends ResolvedImage {
+  readonly layout: ImageLayout
+}
+
+/** Which image. */
+export interface ImageOptions {
+  /** `layout[:tag]`, split at the first colon, or both apart (for a path that holds one). A layout may be a tar file. */
+  readonly image: string | ImageReference
+  /** `os/architecture[/variant]`; needed if an index holds several images. @default that of the host */
+  readonly platform?: string | Platform | undefined
+}
+
+/**
+ * Opens the layout and resolves the tag down to manifest and config, all verified. The caller closes the layout.
+ * @throws {NotFoundError} ERR_KOCI_REF_NOT_FOUND, ERR_KOCI_PLATFORM_NOT_FOUND, ERR_KOCI_BLOB_NOT_FOUND;
+ * {ConflictError} ERR_KOCI_AMBIGUOUS; FormatError and IntegrityError for what is wrong with the image
+ */
+export async function openImage(options: ImageOptions): Promise<Image> {
+  const { path, refName } = toReference(options.image)
+  const platform = toPlatform(options.platform)
+  const layout = await ImageLayout.open(path)
+  try {
+    const resolved = await layout.resolve(refName, platform ? { platform } : {})
+    return { layout, ...resolved }
+  } catch (error) {
+    await layout.close()
+    throw error
+  }
+}
+
+/**
+ * Opens the layout that a repack writes to, and in it the image that the bundle was made from. Until the caller closes
+ * the layout nothing in it is collected.
+ * @throws {UnsupportedError} ERR_KOCI_READ_ONLY for a layout in a tar file
+ */
+export async function openTarget(
+  image: string | ImageReference,
+  bundle: Bundle,
+): Promise<{ image: Image; refName: string }> {
+  const { path: directory, refName } = toReference(image)
+  const layout = await ImageLayout.open(directory)
+  try {
+    if (layout.readOnly)
+      throw createError('READ_ONLY', {
+        subject: path.resolve(directory),
+        reason: 'it is an archive - copy the image into a layout directory first',
+      })
+    // the base may have no tag any more: what the new image shares with it must not be collected meanwhile
+    await layout.hold()
+    const walk = bundle.umoci?.walk ?? []
+    return { image: { layout, ...(await layout.resolveWalk(refName, walk)) }, refName }
+  } catch (error) {
+    await layout.close()
+    throw error
+  }
+}
+
+function toReference(image: string | ImageReference): ImageReference {
+  if (typeof image === 'string') return parseImageReference(image)
+  assertRefName(image.refName)
+  return image
+}
+
+function toPlatform(platform: string | Platform | undefined): Platform | undefined {
+  return typeof platform === 'string' ? parsePlatform(platform) : platform
+}

@@ -1,0 +1,156 @@
+// Repack: what changed in a bundle becomes a layer of a new image. The tag moves last; after that only the refresh of
+// the bundle can still fail, which leaves the image, and the bundle on its old base.
+import type { Koci } from './application.ts'
+import { Bundle } from './bundle/bundle.ts'
+import { dropMasked, masksOf, type MaskOptions } from './bundle/mask.ts'
+import type { Change } from './change.ts'
+import {
+  Context,
+  type DeltaContext,
+  type PackContext,
+  type RefreshContext,
+  type RepackContext,
+} from './context.ts'
+import { createError } from './errors.ts'
+import { Extraction } from './layer/extraction.ts'
+import { FileHashes } from './layer/file-hashes.ts'
+import { packEntries } from './layer/pack-entries.ts'
+import { chooseCompression, writeLayerBlob, type Compress } from './layer/write-layer-blob.ts'
+import { commitImage, type HistoryOptions } from './layout/commit-image.ts'
+import type { NewLayer } from './oci/image-draft.ts'
+import type { ResolvedImage } from './layout/image-layout.ts'
+import { openTarget } from './layout/open-image.ts'
+import { runOnce, type Run } from './run.ts'
+import { layersOf, mountLayers } from './unpack.ts'
+
+/** What to pack, and under which name. */
+export interface RepackOptions extends MaskOptions {
+  /** `layout[:tag]`, or both apart: the layout that holds the bundle's image, and the tag that the new image gets. */
+  readonly image: string | { readonly path: string; readonly refName: string }
+  readonly bundle: string
+  /** Base the bundle on the new image, so that the next repack packs what changes from now on. @default false */
+  readonly refresh?: boolean | undefined
+  /** `auto` takes what the newest layer of the image has. @default 'auto' */
+  readonly compress?: Compress | undefined
+  /** What the new history entry says; `false` adds none. */
+  readonly history?: HistoryOptions | false | undefined
+  /** Compare the content of every file, whatever size and times say. @default false */
+  readonly verifyContent?: boolean | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/** What a repack made. */
+export interface RepackResult {
+  readonly image: ResolvedImage
+  /** What the new layer holds, sorted bytewise; nothing changed and no layer was made if it is empty. */
+  readonly changes: readonly Change[]
+}
+
+/** @see {@link Koci.repack} */
+export function repack(app: Koci, options: RepackOptions): Promise<RepackResult> {
+  return runOnce(app, options.bundle, options.signal, async run => {
+    const bundle = await Bundle.open(options.bundle)
+    run.closing(() => bundle.release())
+    const { image, refName } = await openTarget(options.image, bundle)
+    run.closing(() => image.layout.close())
+
+    const layers = layersOf(image)
+    const extraction = recordedExtraction(app, bundle)
+    const base = new Context({ ...run.shared, image, bundle, layers, extraction })
+    const context: RepackContext = base.with({ options, committed: undefined })
+    app.tell('repack:start', { run: run.id, bundle: bundle.path })
+
+    let changes: readonly Change[] = []
+    const hashes = new FileHashes()
+    const pack = async (): Promise<void> => {
+      changes = await listChanges(run, context)
+      app.tell('repack:delta', { run: run.id, changes: changes.length })
+      const layer =
+        changes.length === 0 ? undefined : await packLayer(run, context, changes, hashes)
+      run.signal.throwIfAborted()
+      context.committed = await commitImage(image, refName, layer, options.history)
+      if (options.refresh) {
+        const { committed } = context
+        await refresh(run, context.with({ committed, packed: changes, packedHashes: hashes }))
+      }
+    }
+    try {
+      await app.step('repack', run, context, pack)
+      if (options.refresh && context.committed) await bundle.rebase(context.committed.walk)
+    } catch (error) {
+      // the tag was moved: whoever reads the error has to know
+      if (!options.refresh || !context.committed) throw error
+      throw createError('NOT_REFRESHED', { subject: bundle.path, refName }, error)
+    }
+    const { committed } = context
+    if (!committed)
+      throw createError('NOT_REPACKED', { subject: bundle.path, chain: app.describeChain() })
+
+    app.tell('repack:done', { run: run.id, bundle: bundle.path, changes: changes.length })
+    return { image: committed, changes }
+  })
+}
+
+/** The way the bundle was made, which this chain has to be able to deal with. */
+function recordedExtraction(app: Koci, bundle: Bundle): Extraction {
+  const extraction = new Extraction(bundle.umoci?.mapping)
+  const { chosenBy, layering, dialect } = bundle.ready ?? {}
+  if (chosenBy === undefined || layering === undefined || dialect === undefined)
+    return extraction
+  if (!app.chain.includes(chosenBy))
+    throw createError('CHAIN_MISMATCH', {
+      subject: bundle.path,
+      wanted: chosenBy,
+      chain: app.describeChain(),
+    })
+  extraction.choose(chosenBy, layering, dialect)
+  extraction.seal()
+  return extraction
+}
+
+async function listChanges(run: Run, context: RepackContext): Promise<readonly Change[]> {
+  const { verifyContent = false } = context.options
+  const own: DeltaContext = context.with({ changes: undefined, verifyContent })
+  await run.app.step('delta', run, own, async () => {
+    const chain = run.app.describeChain()
+    throw createError('NO_DELTA_LISTER', { subject: context.bundle.path, chain })
+  })
+  const listed = own.changes
+  if (!listed)
+    throw createError('NO_DELTA_LISTER', {
+      subject: context.bundle.path,
+      chain: run.app.describeChain(),
+    })
+  const changes = await Array.fromAsync(listed)
+  // of listers that meet on a path the last one counts: a layer has each name once
+  const unique = new Map(changes.map(each => [each.rawPath.toString('latin1'), each]))
+  const masks = masksOf(context.imageConfig, context.options)
+  return dropMasked([...unique.values()], masks).sort((a, b) =>
+    Buffer.compare(a.rawPath, b.rawPath),
+  )
+}
+
+async function packLayer(
+  run: Run,
+  context: RepackContext,
+  changes: readonly Change[],
+  hashes: FileHashes,
+): Promise<NewLayer> {
+  const own: PackContext = context.with({ changes, hashes, entries: undefined })
+  await run.app.step('pack', run, own, async () => {
+    own.entries = packEntries(own)
+  })
+  if (!own.entries)
+    throw createError('NOT_REPACKED', {
+      subject: context.bundle.path,
+      chain: run.app.describeChain(),
+    })
+  const { image, manifest, options } = context
+  const compression = chooseCompression(options.compress ?? 'auto', manifest)
+  return writeLayerBlob(image.layout, own.entries, compression)
+}
+
+async function refresh(run: Run, context: RefreshContext): Promise<void> {
+  await run.app.step('refresh', run, context)
+  if (context.extraction.layering === 'stacked') await mountLayers(run, context)
+}

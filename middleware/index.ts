@@ -1,0 +1,6 @@
+// What `koci` is to those who import it: the framework, and every driver that comes with it.
+export * from '../lib/index.ts'
+export { defaultLimits, limits } from './limits/index.ts'
+export { log, type LogOptions } from './log/index.ts'
+export { mtree } from './mtree/index.ts'
+export { progress, type ProgressOptions } from './progress/index.ts'

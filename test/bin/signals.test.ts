@@ -1,0 +1,103 @@
+import { existsSync, readdirSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { ImageLayout } from '../../lib/layout/image-layout.ts'
+import { makeImage } from '../support/image.ts'
+import { koci, type Outcome } from './run-koci.ts'
+
+const rootless = process.geteuid?.() === 0 ? [] : ['--rootless']
+
+/** An image that takes long enough to unpack. */
+const image: string = await makeImage(path.join(t.testdir(), 'images'), 'slow', {
+  layers: [
+    Array.from({ length: 40_000 }, (_, at) => ({ name: `d${at % 100}/${at}`, body: 'x' })),
+  ],
+  compression: 'none',
+})
+
+/** Runs koci, and sends signals as soon as something is so. */
+async function interrupt(
+  args: readonly string[],
+  cwd: string,
+  isTime: () => boolean,
+  signals: readonly NodeJS.Signals[],
+): Promise<Outcome> {
+  let sent: Promise<void> | undefined
+  const outcome = await koci(args, {
+    cwd,
+    started: child => {
+      sent = (async () => {
+        while (child.exitCode === null && !isTime()) await sleep(5)
+        for (const signal of signals) child.kill(signal)
+      })()
+    },
+  })
+  await sent
+  return outcome
+}
+
+/** Interrupts an unpack into `bundle` as soon as it extracts. */
+function interruptUnpack(
+  cwd: string,
+  bundle: string,
+  signals: readonly NodeJS.Signals[],
+): Promise<Outcome> {
+  const args = ['unpack', ...rootless, '--image', image, bundle]
+  return interrupt(args, cwd, () => existsSync(path.join(cwd, bundle, 'rootfs/d0')), signals)
+}
+
+for (const [signal, exit] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)
+  await t.test(`${signal} leaves nothing of an unpack, and exits with ${exit}`, async t => {
+    const cwd = t.testdir()
+    const { code, stderr } = await interruptUnpack(cwd, 'deep/er/bundle', [signal])
+    t.equal(code, exit)
+    t.match(stderr, /^koci: [^\n]*aborted \[ERR_KOCI_ABORTED\]\n$/)
+    t.same(readdirSync(cwd), [])
+  })
+
+await t.test('a bundle directory that was there is as it was after SIGINT', async t => {
+  const cwd = t.testdir({ bundle: { mine: '' } })
+  const { code } = await interruptUnpack(cwd, 'bundle', ['SIGINT'])
+  t.equal(code, 130)
+  t.same(readdirSync(path.join(cwd, 'bundle')), ['mine'])
+})
+
+await t.test('SIGINT during a repack leaves no tag and no half blob', async t => {
+  const cwd = t.testdir()
+  await makeImage(path.join(cwd, 'images'), 'a', { layers: [] })
+  await koci(['unpack', ...rootless, '--image', 'images:a', 'bundle'], { cwd })
+  for (let at = 0; at < 30_000; at++)
+    writeFileSync(path.join(cwd, 'bundle/rootfs', String(at)), String(at))
+  const before = readdirSync(path.join(cwd, 'images/blobs/sha256'))
+  const isWriting = (): boolean =>
+    readdirSync(path.join(cwd, 'images')).some(name => name.startsWith('.koci-'))
+  const args = ['repack', '--image', 'images:b', 'bundle']
+  const { code, stderr } = await interrupt(args, cwd, isWriting, ['SIGINT'])
+  t.equal(code, 130)
+  t.match(stderr, /\[ERR_KOCI_ABORTED\]\n$/)
+  t.same(readdirSync(path.join(cwd, 'images/blobs/sha256')), before)
+  t.same(readdirSync(path.join(cwd, 'images')).sort(), ['blobs', 'index.json', 'oci-layout'])
+  await using layout = await ImageLayout.open(path.join(cwd, 'images'))
+  t.same(
+    (await layout.refs()).map(({ refName }) => refName),
+    ['a'],
+  )
+  const again = await koci(['repack', '--image', 'images:b', 'bundle'], { cwd })
+  t.equal(again.code, 0, 'the bundle is as it was')
+})
+
+await t.test(
+  'a second signal ends the program at once; a rerun mends what it left',
+  async t => {
+    const cwd = t.testdir()
+    const { code } = await interruptUnpack(cwd, 'bundle', ['SIGINT', 'SIGTERM'])
+    t.equal(code, 143)
+    const again = await koci(['unpack', ...rootless, '--image', image, 'bundle'], { cwd })
+    t.equal(again.code, 0)
+    t.equal(readdirSync(path.join(cwd, 'bundle/rootfs')).length, 100)
+  },
+)

@@ -1,0 +1,139 @@
+// runc runs the bundles that koci makes.
+import {
+  copyFileSync,
+  existsSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  writeFileSync,
+} from 'node:fs'
+import path from 'node:path'
+import t from 'tap'
+import { Koci } from '../../lib/index.ts'
+import { mtree } from '../../middleware/mtree/index.ts'
+import { makeImage } from '../support/image.ts'
+import { finish, isRoot, missing, run, temporary, type Finished } from '../support/peers.ts'
+import type { TarMember } from '../support/tar-builder.ts'
+
+/** The machine's shell and the libraries it needs: enough of a system to run something. */
+function shell(): TarMember[] {
+  const program = realpathSync('/bin/sh')
+  const { stdout } = finish('ldd', [program])
+  const libraries = [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, name = '']) => name)
+  return [
+    ['bin/sh', program] as const,
+    ...libraries.map(name => [name.slice(1), realpathSync(name)] as const),
+  ].map(([name, from]) => ({ name, body: readFileSync(from), mode: 0o755 }))
+}
+
+let count = 0
+
+const directories: TarMember[] = ['./', 'bin/', 'etc/', 'tmp/', 'proc/', 'sys/', 'dev/'].map(
+  name => ({ name, type: 'directory', mode: name === 'tmp/' ? 0o1777 : 0o755 }),
+)
+
+function canRun(): false | string {
+  if (!isRoot) return 'needs root: containers'
+  const absent = missing('runc', 'ldd')
+  if (absent !== false) return absent
+  if (finish('runc', ['list']).status !== 0) return 'needs a runc that works here'
+  const controllers = existsSync('/sys/fs/cgroup') && readdirSync('/sys/fs/cgroup').length > 0
+  return !controllers && 'needs cgroups'
+}
+
+await t.test(
+  'a bundle runs: command, environment, directory, user and exit code are those of the image',
+  { skip: canRun() },
+  async t => {
+    const base = temporary(t, 'runc')
+    const images = path.join(base, 'images')
+    const bundle = path.join(base, 'bundle')
+    const image = await makeImage(images, 'test', {
+      layers: [
+        [
+          ...directories,
+          ...shell(),
+          {
+            name: 'etc/passwd',
+            body: 'root:x:0:0::/:/bin/sh\nrunner:x:1234:4321::/tmp:/bin/sh\n',
+          },
+          { name: 'etc/group', body: 'runners:x:4321:\n' },
+          { name: 'etc/motd', body: 'from the lower layer\n' },
+          { name: 'etc/gone', body: '' },
+        ],
+        [{ name: 'etc/motd', body: 'from the upper layer\n' }, { name: 'etc/.wh.gone' }],
+      ],
+      config: {
+        User: 'runner',
+        Env: ['GREETING=hello world'],
+        WorkingDir: '/etc',
+        Entrypoint: ['/bin/sh', '-c'],
+        Cmd: [
+          'read line < motd; echo "$GREETING $line $PWD"; while read key ids; do case $key in Uid:|Gid:) echo $key $ids;; esac; done < /proc/self/status; test ! -e gone || echo wrong; exit 42',
+        ],
+      },
+    })
+    const app = new Koci().use(mtree())
+    await app.unpack({ image, bundle })
+    withoutTerminal(bundle)
+    const { status, stdout, stderr } = runContainer(t, base, bundle)
+    t.equal(stderr, '')
+    t.equal(
+      stdout,
+      'hello world from the upper layer /etc\nUid: 1234 1234 1234 1234\nGid: 4321 4321 4321 4321\n',
+    )
+    t.equal(status, 42)
+
+    const { changes } = await app.repack({ image: `${images}:after`, bundle })
+    t.strictSame(
+      changes.filter(({ path }) => !/^(dev|proc|sys)(\/|$)/.test(path)),
+      [],
+      'having run it changed nothing but mount points',
+    )
+  },
+)
+
+await t.test('what is packed runs again', { skip: canRun() }, async t => {
+  const base = temporary(t, 'runc')
+  const images = path.join(base, 'images')
+  const bundle = path.join(base, 'bundle')
+  const image = await makeImage(images, 'test', {
+    layers: [[...directories, ...shell()]],
+    config: { Entrypoint: ['/bin/tool'], Cmd: ['argument'] },
+  })
+  const app = new Koci().use(mtree())
+  const { rootfs } = await app.unpack({ image, bundle })
+  copyFileSync(path.join(rootfs, 'bin/sh'), path.join(rootfs, 'bin/interpreter'))
+  const tool = '#!/bin/interpreter\necho "$0 $*"\n'
+  writeFileSync(path.join(rootfs, 'bin/tool'), tool, { mode: 0o755 })
+  await app.repack({ image: `${images}:packed`, bundle })
+  const again = path.join(base, 'again')
+  await app.unpack({ image: `${images}:packed`, bundle: again })
+  withoutTerminal(again)
+  const { status, stdout, stderr } = runContainer(t, base, again)
+  t.match({ status, stdout, stderr }, { status: 0, stdout: '/bin/tool argument\n', stderr: '' })
+})
+
+/** Tests have no terminal; nothing else is changed. */
+function withoutTerminal(bundle: string): void {
+  const file = path.join(bundle, 'config.json')
+  const config = JSON.parse(readFileSync(file, 'utf8'))
+  config.process.terminal = false
+  writeFileSync(file, JSON.stringify(config))
+}
+
+/** Runs it under a name of its own, and deletes it in any case. */
+function runContainer(
+  t: { teardown(undo: () => unknown): void },
+  base: string,
+  bundle: string,
+): Finished {
+  const name = `koci-test-${process.pid}-${++count}`
+  const root = ['--root', path.join(base, 'runc')]
+  t.teardown(() => {
+    finish('runc', [...root, 'delete', '--force', name])
+  })
+  const finished = finish('runc', [...root, 'run', '--bundle', bundle, name])
+  run('sh', ['-c', '! runc --root "$0" list -q | grep -q .', path.join(base, 'runc')])
+  return finished
+}
