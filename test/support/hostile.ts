@@ -319,8 +319,9 @@ function apply(t: Test, test: HostileCase, cut: number | undefined, place: Place
     for (const [index, layer] of layersOf(test, place, cut).entries()) {
       const bytes = Buffer.isBuffer(layer) ? layer : tarBytes(layer)
       const job = makeJob(path.join(place.base, `layer${index}`), bytes, place.rootfs)
-      const options = { rootless: !isRoot, first: index === 0, limits: defaultLimits }
-      const result = extractBlob({ ...job, ...options, ...test.options }, new Control())
+      const { keepDirlinks = false, rootless = !isRoot, uidMap, gidMap } = test.options ?? {}
+      const options = { keepDirlinks, rootless, uidMap, gidMap, limits: defaultLimits }
+      const result = extractBlob({ ...job, ...options, first: index === 0 }, new Control())
       warnings.push(...result.warnings)
     }
   } catch (thrown) {
