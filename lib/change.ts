@@ -7,14 +7,31 @@ import { toText } from './text.ts'
  *
  * `rawPath` is relative to the rootfs, without leading or trailing slash; the rootfs itself is the empty Buffer.
  * `path` is the same as text, for matching and printing only.
+ *
+ * `aliasOf` is set on a name that didn't change itself: it is another name of a file that got one of these names, and
+ * is packed for the sake of the link. It counts only while one of them does.
  */
 export interface Change {
   readonly kind: 'A' | 'M' | 'D'
   readonly rawPath: Buffer
   readonly path: string
+  readonly aliasOf?: readonly Buffer[]
 }
 
 /** Makes a change; `path` is derived from the bytes. */
-export function change(kind: Change['kind'], rawPath: Buffer): Change {
-  return { kind, rawPath, path: toText(rawPath) }
+export function change(
+  kind: Change['kind'],
+  rawPath: Buffer,
+  aliasOf?: readonly Buffer[],
+): Change {
+  return { kind, rawPath, path: toText(rawPath), ...(aliasOf && { aliasOf }) }
+}
+
+/** The changes without aliases of what isn't among them (any more). */
+export function dropIdleAliases(changes: readonly Change[]): Change[] {
+  if (changes.every(({ aliasOf }) => aliasOf === undefined)) return [...changes]
+  const packed = new Set(changes.map(({ rawPath }) => rawPath.toString('latin1')))
+  return changes.filter(
+    ({ aliasOf }) => aliasOf?.some(path => packed.has(path.toString('latin1'))) ?? true,
+  )
 }

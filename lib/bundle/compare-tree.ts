@@ -43,6 +43,9 @@ export const machineXattrs: readonly string[] = ['security.selinux', 'system.nfs
  * mtime, or an extended attribute differs. Nothing is listed beneath a deleted path, nor beneath what isn't a
  * directory any more. Times are compared in nanoseconds, or in seconds if the record was made from text.
  *
+ * Where a file that has several names got one of them now, those that it had before are listed, too, as `M` with
+ * `aliasOf`: a layer can say that names are one file only of names that are in it.
+ *
  * Brings the record's stats up to date for what turned out to be unchanged, so that the next comparison needn't look
  * at it again, and what came from text becomes exact. `record.isRenewed` tells that it is worth storing.
  *
@@ -83,6 +86,12 @@ interface Frame {
   next: number
 }
 
+/** The names of one file that has several. */
+interface Names {
+  readonly changed: Buffer[]
+  readonly same: Array<{ readonly parent: Buffer; readonly name: CString }>
+}
+
 class Comparison {
   readonly #root: Rooted
   readonly #record: TreeRecord
@@ -93,6 +102,8 @@ class Comparison {
   readonly #xattrs = new XattrReader()
   readonly #mountID: number
   readonly #changes: Change[] = []
+  /** By inode. */
+  readonly #linked = new Map<bigint, Names>()
   /** Rows that were found unchanged. */
   readonly #settled: Uint8Array
   /** What text couldn't say of unchanged rows. */
@@ -125,6 +136,7 @@ class Comparison {
       if (entered) frames.push(entered)
     }
     this.#record.settle(this.#settled, this.#extras, time)
+    this.#addAliases()
     return this.#changes.sort((a, b) => Buffer.compare(a.rawPath, b.rawPath))
   }
 
@@ -230,7 +242,7 @@ class Comparison {
     }
     if (row !== -1) return this.#compare(frame, fd, name, row)
     const stat = statEntry(fd, name)
-    if (stat && stat.mountID === this.#mountID) this.#add('A', frame.path, name)
+    if (stat && stat.mountID === this.#mountID) this.#addLinked('A', frame.path, name, stat)
     return
   }
 
@@ -252,15 +264,18 @@ class Comparison {
     }
     if (this.#entries.isSettled(row, stat) && !this.#mustRead(row)) {
       this.#settled[row] = 1
+      this.#noteSame(frame, name, stat)
       return
     }
     if (stat.mountID !== this.#mountID) return
     if ((stat.mode & S_IFMT) === S_IFDIR) throw changed(frame, name)
     const extra = extraOf(fd, name, stat, this.#xattrs)
     const verdict = this.#entries.compareMetadata(row, stat, extra)
-    if (verdict === 'different') this.#add('M', frame.path, name)
-    else if ((stat.mode & S_IFMT) !== S_IFREG) this.#settle(row, stat, extra, verdict)
-    else return this.#compareContent(frame, fd, name, row, stat, extra, verdict)
+    if (verdict === 'different') this.#addLinked('M', frame.path, name, stat)
+    else if ((stat.mode & S_IFMT) !== S_IFREG) {
+      this.#settle(row, stat, extra, verdict)
+      this.#noteSame(frame, name, stat)
+    } else return this.#compareContent(frame, fd, name, row, stat, extra, verdict)
     return
   }
 
@@ -275,8 +290,10 @@ class Comparison {
   ): Promise<void> {
     const recorded = this.#record.hash(row)
     const found = recorded && (await this.#tryHash(fd, name, stat))
-    if (found && recorded.equals(found)) this.#settle(row, stat, extra, verdict)
-    else this.#add('M', frame.path, name)
+    if (found && recorded.equals(found)) {
+      this.#settle(row, stat, extra, verdict)
+      this.#noteSame(frame, name, stat)
+    } else this.#addLinked('M', frame.path, name, stat)
   }
 
   /** The sum of a file, or undefined if it is changed this very moment. */
@@ -309,6 +326,30 @@ class Comparison {
 
   #add(kind: Change['kind'], parent: Buffer, name: CString): void {
     this.#changes.push(change(kind, joinPath(parent, bytesOf(name))))
+  }
+
+  #addLinked(kind: 'A' | 'M', parent: Buffer, name: CString, stat: Stat): void {
+    const added = change(kind, joinPath(parent, bytesOf(name)))
+    this.#changes.push(added)
+    if (stat.nlink > 1) this.#namesOf(stat).changed.push(added.rawPath)
+  }
+
+  #noteSame({ path }: Frame, name: CString, stat: Stat): void {
+    if (stat.nlink > 1) this.#namesOf(stat).same.push({ parent: path, name })
+  }
+
+  #namesOf({ ino }: Stat): Names {
+    let names = this.#linked.get(ino)
+    if (!names) this.#linked.set(ino, (names = { changed: [], same: [] }))
+    return names
+  }
+
+  #addAliases(): void {
+    for (const { changed, same } of this.#linked.values()) {
+      if (changed.length === 0) continue
+      for (const { parent, name } of same)
+        this.#changes.push(change('M', joinPath(parent, bytesOf(name)), changed))
+    }
   }
 
   /** After a wait the directory may have been closed to save descriptors: returns one that is open. */

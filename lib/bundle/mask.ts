@@ -1,5 +1,5 @@
 // Paths whose changes are not packed: those the user names, and the image's volumes. As umoci does it.
-import type { Change } from '../change.ts'
+import { dropIdleAliases, type Change } from '../change.ts'
 import type { ImageConfig } from '../oci/image-config.ts'
 
 /** What not to pack. */
@@ -17,14 +17,16 @@ export function masksOf(imageConfig: ImageConfig, options: MaskOptions = {}): Bu
   return [...maskPaths, ...volumes].map(cleanMask)
 }
 
-/** The changes that are neither at nor beneath a mask. The root can't be masked. */
+/** The changes that are neither at nor beneath a mask, nor aliases of such. The root can't be masked. */
 export function dropMasked(changes: readonly Change[], masks: readonly Uint8Array[]): Change[] {
   // latin1 keeps every byte, and makes keys of them
   const masked = new Set(
     masks.map(mask => Buffer.from(mask).toString('latin1')).filter(key => key !== ''),
   )
-  if (masked.size === 0) return [...changes]
-  return changes.filter(({ rawPath }) => !isMasked(rawPath.toString('latin1'), masked))
+  if (masked.size === 0) return dropIdleAliases(changes)
+  return dropIdleAliases(
+    changes.filter(({ rawPath }) => !isMasked(rawPath.toString('latin1'), masked)),
+  )
 }
 
 function isMasked(path: string, masked: ReadonlySet<string>): boolean {

@@ -88,7 +88,9 @@ async function setUp(t: { testdir(): string }, config = {}): Promise<Setup> {
       const reader = new Koci().use(async (ctx, next) => {
         if (ctx.layer.index >= before)
           for await (const { header } of ctx.layer.entries())
-            entries.push(`${header.type} ${String(header.rawPath)}`)
+            entries.push(
+              `${header.type} ${String(header.rawPath)}${header.type === 'hardlink' ? ` -> ${String(header.rawLinkname)}` : ''}`,
+            )
         await next()
       })
       count += 1
@@ -211,13 +213,25 @@ const edits: [what: string, edit: Edit, changes: string[], entries: string[]][] 
     'a new hard link',
     rootfs => linkSync(`${rootfs}/etc/motd`, `${rootfs}/srv/motd`),
     ['M etc/motd', 'M srv', 'A srv/motd'],
-    ['file etc/motd', 'directory srv/', 'hardlink srv/motd'],
+    ['file etc/motd', 'directory srv/', 'hardlink srv/motd -> etc/motd'],
   ],
   [
     'a renamed file',
     rootfs => renameSync(`${rootfs}/etc/motd`, `${rootfs}/etc/news`),
     ['M etc', 'D etc/motd', 'A etc/news'],
     ['directory etc/', 'file etc/.wh.motd', 'file etc/news'],
+  ],
+  [
+    'a renamed hard link: the names that did not change are one file with it',
+    rootfs => renameSync(`${rootfs}/usr/lib/b`, `${rootfs}/srv/c`),
+    ['M srv', 'A srv/c', 'M usr/lib', 'M usr/lib/a', 'D usr/lib/b'],
+    [
+      'directory srv/',
+      'file srv/c',
+      'directory usr/lib/',
+      'hardlink usr/lib/a -> srv/c',
+      'file usr/lib/.wh.b',
+    ],
   ],
 ]
 for (const [what, edit, changes, entries] of edits)
@@ -282,6 +296,31 @@ await t.test('masked paths and volumes are left out, unless asked for', async t 
     'M var/log',
     'A var/log/new',
   ])
+})
+
+await t.test('an unchanged name is packed only for a name that is', async t => {
+  const { rootfs, repack } = await setUp(t)
+  const { atime, mtime } = statSync(`${rootfs}/usr/lib`)
+  renameSync(`${rootfs}/usr/lib/b`, `${rootfs}/srv/c`)
+  utimesSync(`${rootfs}/usr/lib`, atime, mtime)
+  t.same((await repack({ maskPaths: ['/srv'] })).changes, ['D usr/lib/b'])
+  t.same(await repack({ maskPaths: ['/usr/lib/a'] }), {
+    changes: ['M srv', 'A srv/c', 'D usr/lib/b'],
+    entries: ['directory srv/', 'file srv/c', 'file usr/lib/.wh.b'],
+  })
+})
+
+await t.test('a renamed hard link, refreshed: nothing is left to pack', async t => {
+  const { rootfs, repack, again } = await setUp(t)
+  renameSync(`${rootfs}/usr/lib/b`, `${rootfs}/usr/lib/0`)
+  t.same((await repack({ refresh: true })).changes, [
+    'M usr/lib',
+    'A usr/lib/0',
+    'M usr/lib/a',
+    'D usr/lib/b',
+  ])
+  t.same((await repack()).changes, [])
+  t.same(describeTree(await again()), describeTree(rootfs))
 })
 
 await t.test('the same tree gives the same bytes', async t => {
