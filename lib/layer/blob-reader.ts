@@ -41,7 +41,7 @@ export interface BlobOutput {
 
 const PIECE = 2 ** 20
 /** Small layers may be very compressible. */
-const RATIO_FLOOR = 64 * 2 ** 20
+export const RATIO_FLOOR: number = 64 * 2 ** 20
 
 /**
  * Reads a blob and hands out the uncompressed bytes. Returns their number once size, digest and diffID are verified:

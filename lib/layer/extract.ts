@@ -5,7 +5,7 @@ import { openRooted, type Rooted } from '../fs/rooted.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { IdMap } from '../oci/idmap.ts'
 import { LayerApplier } from './apply.ts'
-import { readBlob, type BlobOutput, type BlobSource } from './blob-reader.ts'
+import { RATIO_FLOOR, readBlob, type BlobOutput, type BlobSource } from './blob-reader.ts'
 import type { Control } from './control.ts'
 import type { DirectoryState } from './directory-state.ts'
 import { FileHashes } from './file-hashes.ts'
@@ -77,7 +77,7 @@ export function extractBlob(
     warnings,
   )
   try {
-    const handler = new SupervisedApplier(applier, control, limits, subject)
+    const handler = new SupervisedApplier(applier, control, limits, job.blob.size, subject)
     const reader = new TarReader(handler, { subject })
     const output: BlobOutput = {
       data: chunk => {
@@ -112,12 +112,20 @@ class SupervisedApplier implements TarHandler {
   readonly #applier: LayerApplier
   readonly #control: Control
   readonly #maxEntries: number
+  readonly #maxFileBytes: number
   readonly #subject: string
 
-  constructor(applier: LayerApplier, control: Control, limits: Limits, subject: string) {
+  constructor(
+    applier: LayerApplier,
+    control: Control,
+    { maxEntries = Infinity, maxBytes = Infinity, maxRatio = Infinity }: Limits,
+    blobSize: number,
+    subject: string,
+  ) {
     this.#applier = applier
     this.#control = control
-    this.#maxEntries = limits.maxEntries ?? Infinity
+    this.#maxEntries = maxEntries
+    this.#maxFileBytes = Math.min(maxBytes, Math.max(RATIO_FLOOR, blobSize * maxRatio))
     this.#subject = subject
   }
 
@@ -131,6 +139,15 @@ class SupervisedApplier implements TarHandler {
         limit: 'number of entries',
         value: entries,
         maximum: this.#maxEntries,
+      })
+    // holes cost nothing in the layer and nothing on disk, but whoever reads the file later pays
+    const fileBytes = this.#applier.fileBytes + header.size
+    if (fileBytes > this.#maxFileBytes)
+      throw createError('LIMIT_EXCEEDED', {
+        subject: this.#subject,
+        limit: 'size of the files with their holes',
+        value: fileBytes,
+        maximum: this.#maxFileBytes,
       })
     control.entries = entries
     this.#applier.entry(header)

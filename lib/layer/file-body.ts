@@ -1,9 +1,12 @@
 // The bytes of one file: written as they come, hashed on the way, holes left out on disk but not in the hash.
+// Long runs of zeros become holes, too: that is how a sparse file comes back from a layer that can't say it is one.
 import { createHash, hash, type Hash } from 'node:crypto'
 import { check, ftruncate, pwrite, write } from '../fs/libc.ts'
 import * as sys from '../fs/syscall.ts'
 
 const zeros = Buffer.alloc(64 * 1024)
+/** Runs of zeros shorter than this are written; the longest run that may be missed is twice that. */
+const HOLE = 16 * 1024
 // beyond this much nothing, hashing takes longer than reading the file again ever would save
 const MAX_HASHED_HOLE = 2 ** 30
 
@@ -12,6 +15,8 @@ export class FileBody {
   #fd = -1
   #size = 0
   #position = 0
+  /** Of what was written. */
+  #end = 0
   #hashing = false
   #hash: Hash | undefined
   #sum: Buffer | undefined
@@ -21,6 +26,7 @@ export class FileBody {
     this.#fd = fd
     this.#size = size
     this.#position = 0
+    this.#end = 0
     this.#hashing = hashing
     this.#hash = undefined
     this.#sum = undefined
@@ -37,21 +43,38 @@ export class FileBody {
         this.#hash.update(chunk)
       }
     }
-    if (this.#position === offset && this.#sequential) {
-      const written = check(sys.write(this.#fd, chunk), 'write')
-      if (written < chunk.length) write(this.#fd, chunk.subarray(written))
-    } else pwrite(this.#fd, chunk, offset)
+    if (chunk.length < HOLE) this.#write(chunk, offset)
+    else this.#writeSparsely(chunk, offset)
     this.#position = offset + chunk.length
   }
 
   #sequential = true
 
+  #write(chunk: Buffer, offset: number): void {
+    if (this.#sequential) {
+      const written = check(sys.write(this.#fd, chunk), 'write')
+      if (written < chunk.length) write(this.#fd, chunk.subarray(written))
+    } else pwrite(this.#fd, chunk, offset)
+    this.#end = offset + chunk.length
+  }
+
+  /** Looks at one byte per step unless that is zero. */
+  #writeSparsely(chunk: Buffer, offset: number): void {
+    let start = 0
+    for (let at = 0; at + HOLE <= chunk.length; at += HOLE) {
+      if (chunk[at] !== 0 || zeros.compare(chunk, at, at + HOLE, 0, HOLE) !== 0) continue
+      if (at > start) this.#write(chunk.subarray(start, at), offset + start)
+      this.#sequential = false
+      start = at + HOLE
+    }
+    const rest = start === 0 ? chunk : chunk.subarray(start)
+    if (rest.length > 0) this.#write(rest, offset + start)
+  }
+
   /** Completes the file; gives its SHA-256 if that was asked for and is worth it. */
   end(): Buffer | undefined {
-    if (this.#position < this.#size) {
-      ftruncate(this.#fd, this.#size)
-      this.#skip(this.#size)
-    }
+    if (this.#end < this.#size) ftruncate(this.#fd, this.#size)
+    if (this.#position < this.#size) this.#skip(this.#size)
     this.#sequential = true
     if (!this.#hashing) return undefined
     if (this.#sum !== undefined) return this.#sum

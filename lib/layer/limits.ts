@@ -2,11 +2,11 @@
 
 /** What a layer may be at most; an absent member is no bound. Found layers are held to it by their recorded counts. */
 export interface Limits {
-  /** Bytes of the uncompressed tar. */
+  /** Bytes of the uncompressed tar, and of its files with their holes. */
   maxBytes?: number
   /** Entries. */
   maxEntries?: number
-  /** Uncompressed to compressed bytes; not applied to the first 64 MiB. */
+  /** Uncompressed to compressed bytes, those of holes included; not applied to the first 64 MiB. */
   maxRatio?: number
   /** Components of one path. */
   maxDepth?: number

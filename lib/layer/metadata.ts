@@ -8,6 +8,7 @@ import type { XattrTarget } from '../fs/syscall.ts'
 import * as sys from '../fs/syscall.ts'
 import { listXattrs } from '../fs/xattr.ts'
 import { toHost, type IdMap } from '../oci/idmap.ts'
+import { printable } from '../text.ts'
 import { encodeRootlessOwner, rootlessXattr } from './rootless-owner.ts'
 import type { TarHeader } from './tar-header.ts'
 import type { Warnings } from './warnings.ts'
@@ -23,6 +24,8 @@ type Xattrs = TarHeader['xattrs']
 
 // never written, never removed: they belong to the host
 const masked = new Set(['security.selinux', 'system.nfs4_acl'])
+// what others keep the owners of ordinary users' files in
+const fakeOwners = /^user\.(?:rootlesscontainers|containers\.override_stat|fuseoverlayfs\..*)$/
 const defaultAcl = 'system.posix_acl_default'
 const SECOND = 1_000_000_000n
 // 2038
@@ -65,9 +68,17 @@ export class Metadata {
     if (!this.#options.rootless) return header.xattrs
     const owner = encodeRootlessOwner(header.uid, header.gid)
     if (owner === undefined && header.xattrs.length === 0) return header.xattrs
-    // a layer's own would let it choose what repack takes for the owner
-    const xattrs = header.xattrs.filter(([name]) => !name.equals(rootlessXattr))
+    // a layer's own would let it choose what repack, or a runtime, takes for the owner
+    const xattrs = header.xattrs.filter(([name]) => !this.#isFakeOwner(name, header))
     return owner === undefined ? xattrs : [...xattrs, [rootlessXattr, owner]]
+  }
+
+  #isFakeOwner(name: Buffer, { rawPath }: TarHeader): boolean {
+    const text = name.toString('latin1')
+    if (!fakeOwners.test(text)) return false
+    const message = `attribute ${printable(name)} would say that the file has another owner`
+    this.#warnings.add('IGNORED_XATTR', message, rawPath)
+    return true
   }
 
   /** Whether what we make belongs to the right owner by itself. */
@@ -103,7 +114,7 @@ export class Metadata {
     const lenient = special || rootless || this.#privileges.inUserNamespace
     if (code !== -errno.EPERM || !lenient) throw new SystemCallError(code, 'setxattr', name)
     if (special && name.equals(rootlessXattr)) return // no such file can have it
-    const message = `attribute ${name.toString()} was refused`
+    const message = `attribute ${printable(name)} was refused`
     this.#warnings.add('XATTR_REFUSED', message, subject)
   }
 
