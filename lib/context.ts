@@ -107,6 +107,8 @@ export type ConfigContext = Context & { runtimeConfig: RuntimeConfig | undefined
 export type RepackContext = Context & {
   readonly options: RepackOptions
   committed: ResolvedImage | undefined
+  /** Set it before `next()` to have the new layer run through `locate` and `layer`, for a store to keep. @default false */
+  keepLayer: boolean
 }
 
 /** `delta`: what changed. */

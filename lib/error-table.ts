@@ -76,6 +76,11 @@ export const errorTable = {
     '{subject}: {by} has the layer in a directory of its own, but layers are merged; the chain is {chain} - choose stacked layers in step unpack, or extract into the rootfs',
     'A layer was placed beside the rootfs, or given a `target`, where the layers are applied to one tree; it would be missing there.',
   ],
+  NEEDS_BELOW: [
+    'UsageError',
+    '{subject}: the layer cannot be extracted alone: {reason} - extract it on top of the layers below it',
+    'A stacked layer refers to lower layers. koci catches this and extracts the layer once more, in order; a middleware of `layer` sees both attempts.',
+  ],
   NOT_UNPACKED: [
     'UsageError',
     '{subject}: a middleware of step unpack did not call next(); the chain is {chain}',

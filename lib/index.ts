@@ -18,10 +18,20 @@ export type { KociEvents, Warning } from './events.ts'
 export { filter, map } from './iterate.ts'
 export type { Image } from './layout/open-image.ts'
 export type { Dialect, Extraction, Layering, Mapping } from './layer/extraction.ts'
-export type { Layer, LayerProgress, Placement, ReplacedSource } from './layer/layer.ts'
+export type {
+  Layer,
+  LayerProgress,
+  LayerRecordRequest,
+  LayerReport,
+  LayerWarning,
+  Placement,
+  ReplacedSource,
+  StackingReport,
+} from './layer/layer.ts'
 export type { LayerEntry } from './layer/layer-writer.ts'
 export type { Limits } from './layer/limits.ts'
 export { createImage } from './layout/create-image.ts'
 export { ImageLayout } from './layout/image-layout.ts'
 export type { RepackOptions, RepackResult } from './repack.ts'
 export type { UnpackOptions, UnpackResult } from './unpack.ts'
+export { listDelta, mountBundle, unmountBundle, type BundleOptions } from './with-bundle.ts'

@@ -1,34 +1,70 @@
 // The part of an unpack that is about layers: all are looked up first; what wasn't found is extracted, merged layers in
-// order, stacked ones at the same time.
+// order, stacked ones at the same time. A stacked layer may turn out to depend on those below it: it then follows in order.
 import type { Context } from './context.ts'
-import { createError } from './errors.ts'
+import { createError, isError } from './errors.ts'
 import { extractLayer } from './layer/extract-layer.ts'
 import type { Layer } from './layer/layer.ts'
+import { reasonToNeedBelow } from './layer/needs-below.ts'
+import { placeStoredTree } from './layer/place-stored-tree.ts'
 import { ReadAhead } from './layer/read-ahead.ts'
 import type { Run } from './run.ts'
 
 /**
  * Runs `locate` for every layer, and `layer` for those that nobody placed.
- * @throws {UsageError} ERR_KOCI_LAYER_NOT_PLACED; ERR_KOCI_NOT_MERGED for a layer in a directory of its own where layers
- * are merged; {LimitError} ERR_KOCI_LIMIT_EXCEEDED for a layer that was found and is beyond the limits by its report
+ * @throws {UsageError} ERR_KOCI_LAYER_NOT_PLACED; {LimitError} ERR_KOCI_LIMIT_EXCEEDED for a layer that was found and is
+ * beyond the limits by its report
  */
 export async function placeLayers(run: Run, context: Context): Promise<void> {
-  for (const layer of context.layers) {
-    run.signal.throwIfAborted()
-    await run.app.step('locate', run, context.with({ layer }))
-    if (!layer.placed) continue
-    assertWithinLimits(context, layer)
-    assertInPlace(run, context, layer)
-    run.app.tell('layer:found', { run: run.id, layer })
-  }
+  for (const layer of context.layers) await locateLayer(run, context, layer)
   run.signal.throwIfAborted()
-  if (context.extraction.layering === 'stacked')
-    return run.all(context.layers, layer => placeLayer(run, context, layer))
+  if (context.extraction.layering === 'stacked') await placeStacked(run, context)
+  else await placeMerged(run, context)
+}
+
+/** Has a layer found or extracted into a directory of its own, whatever the layering; the driver that wants it names the target. */
+export async function placeAlone(run: Run, context: Context, layer: Layer): Promise<void> {
+  await locateLayer(run, context, layer)
+  if (!layer.placed) await extract(run, context, layer)
+}
+
+async function locateLayer(run: Run, context: Context, layer: Layer): Promise<void> {
+  run.signal.throwIfAborted()
+  await run.app.step('locate', run, context.with({ layer }))
+  if (!layer.placed) return
+  assertWithinLimits(context, layer)
+  run.app.tell('layer:found', { run: run.id, layer })
+}
+
+async function placeStacked(run: Run, context: Context): Promise<void> {
+  const { layers } = context
+  await run.all(layers, async layer => {
+    if (layer.placed) return
+    try {
+      await extract(run, context, layer)
+    } catch (error) {
+      // it has to wait for those below it
+      if (!isError(error, 'NEEDS_BELOW')) throw error
+      layer.reopen(error.details['reason'] as string)
+    }
+  })
+  for (const layer of layers) {
+    const below = layers.slice(0, layer.index)
+    const reason = layer.placed
+      ? reasonToNeedBelow(layer, below, context.extraction)
+      : layer.needsBelow
+    if (reason === undefined) continue
+    layer.reopen(reason)
+    await placeAlone(run, context, layer)
+  }
+}
+
+async function placeMerged(run: Run, context: Context): Promise<void> {
   const { layers, limits } = context
   const ahead = await ReadAhead.start(run.pool, layers, limits, run.signal)
   try {
     for (const layer of layers) {
-      await placeLayer(run, context, layer, ahead)
+      if (!layer.placed) await extract(run, context, layer, ahead)
+      if (layer.placed?.dir !== undefined) await placeStoredTree(run.pool, context, layer)
       ahead?.drop(layer)
     }
   } finally {
@@ -36,29 +72,23 @@ export async function placeLayers(run: Run, context: Context): Promise<void> {
   }
 }
 
-async function placeLayer(
+async function extract(
   run: Run,
   context: Context,
   layer: Layer,
   ahead?: ReadAhead,
 ): Promise<void> {
   const { app } = run
-  if (layer.placed) return
   app.tell('layer:start', { run: run.id, layer })
   const own = context.with({ layer })
   await app.step('layer', run, own, () => extractLayer(run.pool, own, ahead))
-  assertInPlace(run, context, layer)
+  if (!layer.placed)
+    throw createError('LAYER_NOT_PLACED', {
+      subject: layer.digest,
+      chain: app.describeChain(),
+    })
   app.tell('layer:done', { run: run.id, layer })
   run.signal.throwIfAborted()
-}
-
-/** A layer that isn't where this layering has it would silently be missing from the rootfs. */
-function assertInPlace(run: Run, { extraction }: Context, layer: Layer): void {
-  const { placed, digest: subject } = layer
-  const chain = run.app.describeChain()
-  if (!placed) throw createError('LAYER_NOT_PLACED', { subject, chain })
-  if (placed.dir !== undefined && extraction.layering === 'merged')
-    throw createError('NOT_MERGED', { subject, by: placed.by, chain })
 }
 
 /** What is extracted is held to the limits by the workers; what was found, by what is known of it. */

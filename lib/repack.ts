@@ -4,13 +4,7 @@ import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
 import { dropMasked, masksOf, type MaskOptions } from './bundle/mask.ts'
 import type { Change } from './change.ts'
-import {
-  Context,
-  type DeltaContext,
-  type PackContext,
-  type RefreshContext,
-  type RepackContext,
-} from './context.ts'
+import { Context, type DeltaContext, type PackContext, type RepackContext } from './context.ts'
 import { createError } from './errors.ts'
 import { Extraction } from './layer/extraction.ts'
 import { FileHashes } from './layer/file-hashes.ts'
@@ -21,10 +15,18 @@ import type { NewLayer } from './oci/image-draft.ts'
 import type { ResolvedImage } from './layout/image-layout.ts'
 import { openTarget } from './layout/open-image.ts'
 import { runOnce, type Run } from './run.ts'
-import { layersOf, mountLayers } from './unpack.ts'
+import { placeLayers } from './place-layers.ts'
+import { adoptImage } from './adopt-image.ts'
+import { layersOf } from './unpack.ts'
+
+/** How changes are listed. */
+export interface ListOptions extends MaskOptions {
+  /** Compare the content of every file, whatever size and times say. @default false */
+  readonly verifyContent?: boolean | undefined
+}
 
 /** What to pack, and under which name. */
-export interface RepackOptions extends MaskOptions {
+export interface RepackOptions extends ListOptions {
   /** `layout[:tag]`, or both apart: the layout that holds the bundle's image, and the tag that the new image gets. */
   readonly image: string | { readonly path: string; readonly refName: string }
   readonly bundle: string
@@ -34,8 +36,6 @@ export interface RepackOptions extends MaskOptions {
   readonly compress?: Compress | undefined
   /** What the new history entry says; `false` adds none. */
   readonly history?: HistoryOptions | false | undefined
-  /** Compare the content of every file, whatever size and times say. @default false */
-  readonly verifyContent?: boolean | undefined
   readonly signal?: AbortSignal | undefined
 }
 
@@ -57,26 +57,33 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     const layers = layersOf(image)
     const extraction = recordedExtraction(app, bundle)
     const base = new Context({ ...run.shared, image, bundle, layers, extraction })
-    const context: RepackContext = base.with({ options, committed: undefined })
+    const context: RepackContext = base.with({
+      options,
+      committed: undefined,
+      keepLayer: false,
+    })
     app.tell('repack:start', { run: run.id, bundle: bundle.path })
 
     let changes: readonly Change[] = []
     const hashes = new FileHashes()
     const pack = async (): Promise<void> => {
+      // a lister needs to know where they are
+      if (extraction.layering === 'stacked') await placeLayers(run, context)
       changes = await listChanges(run, context)
       app.tell('repack:delta', { run: run.id, changes: changes.length })
       const layer =
         changes.length === 0 ? undefined : await packLayer(run, context, changes, hashes)
       run.signal.throwIfAborted()
       context.committed = await commitImage(image, refName, layer, options.history)
-      if (options.refresh) {
-        const { committed } = context
-        await refresh(run, context.with({ committed, packed: changes, packedHashes: hashes }))
-      }
+      await adoptImage(run, context, context.committed, {
+        packed: changes,
+        packedHashes: hashes,
+      })
     }
     try {
       await app.step('repack', run, context, pack)
-      if (options.refresh && context.committed) await bundle.rebase(context.committed.walk)
+      if (options.refresh && context.committed)
+        await bundle.rebase(context.committed.walk, image.layout.path)
     } catch (error) {
       // the tag was moved: whoever reads the error has to know
       if (!options.refresh || !context.committed) throw error
@@ -91,8 +98,11 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
   })
 }
 
-/** The way the bundle was made, which this chain has to be able to deal with. */
-function recordedExtraction(app: Koci, bundle: Bundle): Extraction {
+/**
+ * The way the bundle was made, which this chain has to be able to deal with.
+ * @throws {UsageError} ERR_KOCI_CHAIN_MISMATCH
+ */
+export function recordedExtraction(app: Koci, bundle: Bundle): Extraction {
   const extraction = new Extraction(bundle.umoci?.mapping)
   const { chosenBy, layering, dialect } = bundle.ready ?? {}
   if (chosenBy === undefined || layering === undefined || dialect === undefined)
@@ -108,7 +118,14 @@ function recordedExtraction(app: Koci, bundle: Bundle): Extraction {
   return extraction
 }
 
-async function listChanges(run: Run, context: RepackContext): Promise<readonly Change[]> {
+/**
+ * What changed in the bundle, masks applied, sorted bytewise.
+ * @throws {UsageError} ERR_KOCI_NO_DELTA_LISTER
+ */
+export async function listChanges(
+  run: Run,
+  context: Context & { readonly options: ListOptions },
+): Promise<readonly Change[]> {
   const { verifyContent = false } = context.options
   const own: DeltaContext = context.with({ changes: undefined, verifyContent })
   await run.app.step('delta', run, own, async () => {
@@ -148,9 +165,4 @@ async function packLayer(
   const { image, manifest, options } = context
   const compression = chooseCompression(options.compress ?? 'auto', manifest)
   return writeLayerBlob(image.layout, own.entries, compression)
-}
-
-async function refresh(run: Run, context: RefreshContext): Promise<void> {
-  await run.app.step('refresh', run, context)
-  if (context.extraction.layering === 'stacked') await mountLayers(run, context)
 }

@@ -1,5 +1,6 @@
 // Unpack: an image becomes a bundle. Every layer is looked up before any is extracted; what wasn't found is extracted,
 // the rootfs mounted, the config converted; and only after the outermost middleware has returned is the bundle complete.
+import path from 'node:path'
 import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
 import { convertImageConfig } from './bundle/convert.ts'
@@ -62,7 +63,13 @@ export function unpack(app: Koci, options: UnpackOptions): Promise<UnpackResult>
     const { layering, dialect, chosenBy } = extraction
     await bundle.commit(
       { walk: image.walk, mapping: extraction },
-      { chain: app.chain, layering, dialect, chosenBy },
+      {
+        chain: app.chain,
+        layering,
+        dialect,
+        chosenBy,
+        layout: path.resolve(image.layout.path),
+      },
     )
     app.tell('unpack:done', { run: run.id, bundle: bundle.path })
     return { bundle: bundle.path, rootfs: bundle.rootfs, layers, runtimeConfig }

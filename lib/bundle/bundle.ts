@@ -204,9 +204,9 @@ export class Bundle {
   }
 
   /** Bases a complete bundle on another image. One that umoci made stays umoci's: it gets no koci.json. */
-  async rebase(walk: readonly Descriptor[]): Promise<void> {
+  async rebase(walk: readonly Descriptor[], layout: string): Promise<void> {
     const umoci = { mapping: {}, ...this.#umoci, walk }
-    if (this.ready) return this.commit(umoci, this.ready)
+    if (this.ready) return this.commit(umoci, { ...this.ready, layout: path.resolve(layout) })
     await this.write(umociFile, encodeUmociMetadata(umoci))
     this.#umoci = umoci
     await this.#removeDiscarded()

@@ -28,6 +28,8 @@ export interface ReadyState {
   readonly dialect: Dialect
   /** The driver that chose the layering; without it the bundle can't be used. */
   readonly chosenBy?: string | undefined
+  /** Absolute path of the layout that holds the image; information only: it may have moved. */
+  readonly layout?: string | undefined
   /** What drivers keep about the bundle, by their names. Data only: never a path, a command or a module. */
   readonly drivers: Readonly<Record<string, unknown>>
 }
@@ -118,8 +120,9 @@ export function parseBundleState(bytes: Uint8Array, subject: string): BundleStat
 }
 
 function isReady(json: Record<string, unknown>): json is Record<string, unknown> & ReadyState {
-  const { chain, layering, dialect, chosenBy } = json
+  const { chain, layering, dialect, chosenBy, layout } = json
   return (
+    (layout === undefined || typeof layout === 'string') &&
     Array.isArray(chain) &&
     chain.every(name => typeof name === 'string') &&
     ['merged', 'stacked'].includes(layering as string) &&

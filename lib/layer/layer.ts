@@ -3,6 +3,7 @@ import { createError } from '../errors.ts'
 import type { BlobLocation } from '../layout/regular-file.ts'
 import type { Compression } from '../oci/media-type.ts'
 import type { Descriptor } from '../oci/descriptor.ts'
+import type { Dialect } from './extraction.ts'
 import type { Digest } from '../oci/digest.ts'
 import { readEntries, type TarEntry } from './entries.ts'
 import { openLayer } from './open-layer.ts'
@@ -36,11 +37,35 @@ export interface Placement {
   readonly report?: LayerReport | undefined
 }
 
-/** What extraction counted. */
+/** What extraction found out about a layer; JSON, so that a store can keep it with the layer. */
 export interface LayerReport {
   readonly entries: number
   /** Bytes of the uncompressed tar. */
   readonly bytes: number
+  /** Logical bytes of its files. */
+  readonly fileBytes?: number | undefined
+  /** What could not be stored as the layer has it; it might be, with more privilege or on another file system. */
+  readonly degraded?: readonly LayerWarning[] | undefined
+  /** For a layer in a directory of its own. */
+  readonly stacking?: StackingReport | undefined
+}
+
+/** Something an extraction dealt with, and how often. */
+export interface LayerWarning {
+  readonly code: string
+  /** With the first case. */
+  readonly message: string
+  readonly count: number
+}
+
+/** What a layer that was extracted alone takes for granted about the layers below it. Paths are bytes as latin1. */
+export interface StackingReport {
+  /** It has an entry for the image's root. */
+  readonly root: boolean
+  /** Directories that were made without an entry, in the order they were made; also those that an entry replaced later. */
+  readonly implied: readonly string[]
+  /** Of these, the ones that are there only because whiteouts are beneath them. */
+  readonly hollow: readonly string[]
 }
 
 /** How far an extraction is. */
@@ -48,6 +73,15 @@ export interface LayerProgress {
   /** Bytes of the blob that have been read, of `layer.size`. */
   readonly read: number
   readonly entries: number
+}
+
+/** Where the state of an extracted layer is to be recorded: mtree text and index, as a bundle's record. */
+export interface LayerRecordRequest {
+  /** Files to make. */
+  readonly text: string
+  readonly index: string
+  /** The directory whose state it is, if that isn't the one the layer is extracted into. */
+  readonly root?: string | undefined
 }
 
 /** One layer, as `ctx.layer` and in `ctx.layers`. */
@@ -64,7 +98,12 @@ export class Layer {
   source: ReplacedSource | undefined
   /** Set it before `next()` of `layer`: an existing, empty directory to extract into instead of the rootfs. */
   target: string | undefined
+  /** How whiteouts are stored in `target`. @default the dialect of the run */
+  dialect: Dialect | undefined
+  /** Set it before `next()` of `layer` to have the state of what is extracted recorded in files of that name. */
+  record: LayerRecordRequest | undefined
   #placed: Placement | undefined
+  #needsBelow: string | undefined
   readonly #taints: string[] = []
   readonly #locate: () => Promise<BlobLocation>
   #progress: () => LayerProgress = () => ({ read: 0, entries: 0 })
@@ -97,6 +136,14 @@ export class Layer {
     return this.#placed
   }
 
+  /**
+   * Why the layer can't be extracted alone: it depends on what is below it in this image. It is extracted once more then,
+   * in order, and what comes of it holds for its ChainID only.
+   */
+  get needsBelow(): string | undefined {
+    return this.#needsBelow
+  }
+
   /** Why the extracted tree isn't just the layer any more; a store keeps only what is untainted. */
   get taints(): readonly string[] {
     return this.#taints
@@ -117,6 +164,20 @@ export class Layer {
         remedy: `${this.#placed.by} placed it; ${placement.by} must not place it again`,
       })
     this.#placed = placement
+  }
+
+  /** For whoever set the `target`: what was extracted into it is somewhere else now. */
+  move(dir: string, by: string): void {
+    if (this.#placed) this.#placed = { ...this.#placed, dir, by }
+  }
+
+  /** For the runner: the layer is to be extracted (again) on top of those below it. */
+  reopen(needsBelow: string): void {
+    this.#needsBelow = needsBelow
+    this.#placed = undefined
+    this.target = undefined
+    this.dialect = undefined
+    this.record = undefined
   }
 
   /** To be called by whoever changes the tree after extraction. */

@@ -64,6 +64,29 @@ export async function openTarget(
   }
 }
 
+/**
+ * Opens the image that a bundle was made from, for reading; from the layout that the bundle names unless told another.
+ * The caller closes the layout.
+ * @throws {UsageError} ERR_KOCI_INVALID_OPTION if neither names one
+ */
+export async function openBase(bundle: Bundle, layoutPath?: string): Promise<Image> {
+  const directory = layoutPath ?? bundle.ready?.layout
+  if (directory === undefined)
+    throw createError('INVALID_OPTION', {
+      subject: bundle.path,
+      reason: 'the bundle does not say where its image is - name the layout',
+    })
+  const layout = await ImageLayout.open(directory)
+  try {
+    const walk = bundle.umoci?.walk ?? []
+    const refName = walk[0]?.annotations?.['org.opencontainers.image.ref.name'] ?? ''
+    return { layout, ...(await layout.resolveWalk(refName, walk)) }
+  } catch (error) {
+    await layout.close()
+    throw error
+  }
+}
+
 function toReference(image: string | ImageReference): ImageReference {
   if (typeof image === 'string') return parseImageReference(image)
   assertRefName(image.refName)

@@ -175,7 +175,7 @@ await t.test('what drivers keep survives in a bundle that an empty chain made', 
   made.release()
   const bundle = await Bundle.open(directory)
   bundle.keep('own', { since: 1 })
-  await bundle.rebase(walk)
+  await bundle.rebase(walk, 'images')
   bundle.release()
   const again = await Bundle.open(directory)
   t.same(again.recall('own'), { since: 1 })

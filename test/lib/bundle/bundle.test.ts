@@ -278,7 +278,7 @@ await t.test(
     const directory = t.testdir({ rootfs: {}, 'umoci.json': JSON.stringify(umoci) })
     const bundle = await Bundle.open(directory)
     const moved = [{ ...walk[0], digest: digestOf(Buffer.from('y')) }] as typeof walk
-    await bundle.rebase(moved)
+    await bundle.rebase(moved, 'images')
     bundle.release()
     t.same(JSON.parse(readFileSync(path.join(directory, 'umoci.json'), 'utf8')), {
       ...umoci,

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import t from 'tap'
 import { algorithmOf, digestOf, encodedOf, parseDigest } from '../../../lib/oci/digest.ts'
+import { cpuTime } from '../../support/cpu-time.ts'
 
 const hex = 'a'.repeat(64)
 
@@ -43,10 +44,11 @@ const malformed: Array<[name: string, text: unknown]> = [
 ]
 for (const [name, text] of malformed)
   await t.test(`O07: refuses a digest that is malformed: ${name}`, async t => {
-    const start = performance.now()
-    t.throws(() => parseDigest(text, 'x'), { code: 'ERR_KOCI_INVALID_DIGEST' })
-    t.throws(() => parseDigest(text), { code: 'ERR_KOCI_INVALID_DIGEST' })
-    t.ok(performance.now() - start < 200)
+    const ms = cpuTime(() => {
+      t.throws(() => parseDigest(text, 'x'), { code: 'ERR_KOCI_INVALID_DIGEST' })
+      t.throws(() => parseDigest(text), { code: 'ERR_KOCI_INVALID_DIGEST' })
+    })
+    t.ok(ms < 200, `${ms} ms`)
   })
 
 for (const text of [

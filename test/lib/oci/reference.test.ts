@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import t from 'tap'
 import { assertRefName, isRefName, parseImageReference } from '../../../lib/oci/reference.ts'
+import { cpuTime } from '../../support/cpu-time.ts'
 
 await t.test('Splits at the first colon; the tag is latest by default', async t => {
   t.same(parseImageReference('images'), { path: 'images', refName: 'latest' })
@@ -85,9 +86,8 @@ await t.test('O08: 1 MiB of anything is answered within milliseconds', async t =
   for (const unit of ['a', 'a-', 'a--', '-', 'a/', 'aa:@'])
     for (const end of ['', '!', 'a']) {
       const name = unit.repeat(1024 * 1024).slice(0, 1024 * 1024) + end
-      const start = performance.now()
-      isRefName(name)
-      t.ok(performance.now() - start < 300, `${unit} ${end}`)
+      const ms = cpuTime(() => isRefName(name))
+      t.ok(ms < 300, `${unit} ${end}: ${ms} ms`)
     }
   const error = t.throws(() => parseImageReference(`x:${'-'.repeat(1024 * 1024)}`)) as unknown
   t.ok(error instanceof Error && error.message.length < 1000, 'and not echoed')
