@@ -4,7 +4,8 @@ import { open, opendir, rm } from 'node:fs/promises'
 import type { LayerContext } from '../context.ts'
 import { wrapError } from '../errors.ts'
 import { toDigest } from '../oci/digest.ts'
-import type { ReplacedSource } from './layer.ts'
+import type { Dialect, Extraction } from './extraction.ts'
+import type { Layer, ReplacedSource } from './layer.ts'
 import type { ExtractJob, WorkerPool } from './pool.ts'
 import type { ReadAhead, Taken } from './read-ahead.ts'
 
@@ -45,7 +46,9 @@ async function extractBlob(
 ): Promise<void> {
   const { layer, extraction, rootfs, limits, signal } = context
   const target = layer.target ?? rootfs
-  const { uidMap, gidMap, rootless, keepDirlinks, hashes } = extraction
+  const { uidMap, gidMap, rootless, keepDirlinks } = extraction
+  // inodes of another directory, which may be on another file system, would mean other files
+  const hashes = layer.target === undefined ? extraction.hashes : undefined
   const result = await pool.extract(
     {
       blob,
@@ -56,6 +59,8 @@ async function extractBlob(
       rootless,
       keepDirlinks,
       first: await isEmpty(target),
+      dialect: dialectOf(layer, extraction),
+      record: layer.record,
       hashFiles: hashes !== undefined,
       limits,
     },
@@ -68,8 +73,20 @@ async function extractBlob(
     by: 'koci',
     verified: true,
     ...(layer.target === undefined ? {} : { dir: layer.target }),
-    report: { entries: result.entries, bytes: result.bytes },
+    report: {
+      entries: result.entries,
+      bytes: result.bytes,
+      fileBytes: result.fileBytes,
+      degraded: result.degraded,
+      stacking: result.stacking,
+    },
   })
+}
+
+/** One tree for all layers has no whiteouts in it. */
+function dialectOf(layer: Layer, { layering, dialect }: Extraction): Dialect {
+  if (layer.target === undefined) return 'plain'
+  return layer.dialect ?? (layering === 'stacked' ? dialect : 'plain')
 }
 
 /** A private copy of what a replaced source yields, for the worker to read. */

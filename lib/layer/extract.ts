@@ -8,8 +8,10 @@ import { LayerApplier } from './apply.ts'
 import { RATIO_FLOOR, readBlob, type BlobOutput, type BlobSource } from './blob-reader.ts'
 import type { Control } from './control.ts'
 import type { DirectoryState } from './directory-state.ts'
+import type { Dialect } from './extraction.ts'
 import { FileHashes } from './file-hashes.ts'
 import { readInflated, type Inflated } from './inflate-ahead.ts'
+import type { LayerRecordRequest, StackingReport } from './layer.ts'
 import type { Limits } from './limits.ts'
 import type { TarHandler, TarHeader, TarWarning } from './tar-header.ts'
 import { TarReader } from './tar-reader.ts'
@@ -27,8 +29,12 @@ export interface ExtractJob {
   readonly keepDirlinks?: boolean
   /** The target is empty: whiteouts have nothing to delete, and nothing is noted for their sake. */
   readonly first?: boolean
+  /** How whiteouts are stored; in an overlay dialect the target must be empty. @default 'plain' */
+  readonly dialect?: Dialect
   /** Hashes files while they are written. */
   readonly hashFiles?: boolean
+  /** The state of the extracted tree is written to these files, once the DiffID is verified. */
+  readonly record?: LayerRecordRequest | undefined
   readonly limits?: Limits
 }
 
@@ -41,6 +47,10 @@ export interface ExtractResult {
   readonly fileBytes: number
   /** One per kind, with the first case and a count. */
   readonly warnings: readonly ApplyWarning[]
+  /** Of these, what a lack of privilege or the file system changed. */
+  readonly degraded: readonly ApplyWarning[]
+  /** What a layer in an overlay dialect takes for granted about those below. */
+  readonly stacking?: StackingReport | undefined
   /** By inode of the target's file system; files only. */
   readonly hashes?: FileHashes | undefined
 }
@@ -92,7 +102,14 @@ export function extractBlob(
       : readBlob(job.blob, job.diffID, limits, control, output)
     applier.finish()
     const { entries, fileBytes } = applier
-    return { entries, bytes, fileBytes, warnings: warnings.list(), hashes }
+    return {
+      entries,
+      bytes,
+      fileBytes,
+      warnings: warnings.list(),
+      degraded: warnings.degraded(),
+      hashes,
+    }
   } finally {
     applier.close()
     rooted.close()

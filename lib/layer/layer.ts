@@ -58,14 +58,29 @@ export interface LayerWarning {
   readonly count: number
 }
 
-/** What a layer that was extracted alone takes for granted about the layers below it. Paths are bytes as latin1. */
+/**
+ * What a layer that was extracted alone takes for granted about the layers below it. Paths are bytes as latin1, relative
+ * to the root, parents before what is in them.
+ */
 export interface StackingReport {
   /** It has an entry for the image's root. */
   readonly root: boolean
-  /** Directories that were made without an entry, in the order they were made; also those that an entry replaced later. */
+  /** Its root is opaque: nothing below the layer is visible. overlayfs heeds that nowhere but in the upper layer. */
+  readonly opaque: boolean
+  /**
+   * Directories that were made without an entry where a lower layer might have something, in the order they were made;
+   * also those that got an entry, or were replaced, later. The layer can't be extracted alone if one is a symlink below.
+   */
   readonly implied: readonly string[]
-  /** Of these, the ones that are there only because whiteouts are beneath them. */
+  /** Directories without an entry, in the end, that show mode, owner, attributes and times of the layers below. */
+  readonly missing: readonly string[]
+  /** Of these, the ones that are there only for the sake of whiteouts: without lower ones they wouldn't exist. */
   readonly hollow: readonly string[]
+  /**
+   * With `keepDirlinks`: directories that were made for their entries where a lower layer might have something, as
+   * `implied`. The layer can't be extracted alone if one is a symlink to a directory below.
+   */
+  readonly entries?: readonly string[] | undefined
 }
 
 /** How far an extraction is. */

@@ -21,6 +21,14 @@ export interface ApplyWarning {
   count: number
 }
 
+/** What might come out as the layer says with more privilege, or on another file system. */
+const degradations: ReadonlySet<string> = new Set<ApplyWarningCode>([
+  'DEVICE_AS_FILE',
+  'TIME_CLAMPED',
+  'XATTR_REFUSED',
+  'XATTRS_UNSUPPORTED',
+])
+
 /** Collects warnings, one per code. */
 export class Warnings {
   readonly #byCode = new Map<string, ApplyWarning>()
@@ -38,5 +46,10 @@ export class Warnings {
 
   list(): ApplyWarning[] {
     return [...this.#byCode.values()]
+  }
+
+  /** Of the list, what might come out as the layer says with more privilege, or on another file system. */
+  degraded(): ApplyWarning[] {
+    return this.list().filter(({ code }) => degradations.has(code))
   }
 }
