@@ -5,13 +5,13 @@ import { createError, isError } from './errors.ts'
 import { extractLayer } from './layer/extract-layer.ts'
 import type { Layer } from './layer/layer.ts'
 import { reasonToNeedBelow } from './layer/needs-below.ts'
-import { placeStoredTree } from './layer/place-stored-tree.ts'
 import { ReadAhead } from './layer/read-ahead.ts'
 import type { Run } from './run.ts'
 
 /**
  * Runs `locate` for every layer, and `layer` for those that nobody placed.
- * @throws {UsageError} ERR_KOCI_LAYER_NOT_PLACED; {LimitError} ERR_KOCI_LIMIT_EXCEEDED for a layer that was found and is
+ * @throws {UsageError} ERR_KOCI_LAYER_NOT_PLACED; ERR_KOCI_NOT_MERGED for a layer in a directory of its own where layers
+ * are merged; {LimitError} ERR_KOCI_LIMIT_EXCEEDED for a layer that was found and is
  * beyond the limits by its report
  */
 export async function placeLayers(run: Run, context: Context): Promise<void> {
@@ -64,7 +64,7 @@ async function placeMerged(run: Run, context: Context): Promise<void> {
   try {
     for (const layer of layers) {
       if (!layer.placed) await extract(run, context, layer, ahead)
-      if (layer.placed?.dir !== undefined) await placeStoredTree(run.pool, context, layer)
+      assertMerged(run, layer)
       ahead?.drop(layer)
     }
   } finally {
@@ -89,6 +89,13 @@ async function extract(
     })
   app.tell('layer:done', { run: run.id, layer })
   run.signal.throwIfAborted()
+}
+
+/** A layer in a directory of its own would silently be missing from a rootfs into which layers are merged. */
+function assertMerged(run: Run, { placed, digest: subject }: Layer): void {
+  if (placed?.dir === undefined) return
+  const chain = run.app.describeChain()
+  throw createError('NOT_MERGED', { subject, by: placed.by, chain })
 }
 
 /** What is extracted is held to the limits by the workers; what was found, by what is known of it. */
