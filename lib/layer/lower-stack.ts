@@ -34,7 +34,7 @@ export interface LowerEntry {
 export interface LowerDirectory {
   /** The layers that have it, top first. */
   readonly layers: readonly number[]
-  /** What one of these layers has for it. */
+  /** What one of these layers has for it; ENOENT for any other. */
   statIn(layer: number): Stat
   /** Runs with the directory's descriptor in one of these layers. */
   in<Result>(layer: number, run: (fd: number) => Result): Result
@@ -188,7 +188,7 @@ class Directory implements LowerDirectory {
 
   #part(layer: number): Part {
     const part = this.#parts.find(each => each.layer === layer)
-    if (!part) throw new RangeError(`layer ${layer} does not have this directory`)
+    if (!part) throw new SystemCallError(-errno.ENOENT, 'openat')
     return part
   }
 
