@@ -26,6 +26,7 @@ type Xattrs = TarHeader['xattrs']
 const masked = new Set(['security.selinux', 'system.nfs4_acl'])
 // what others keep the owners of ordinary users' files in
 const fakeOwners = /^user\.(?:rootlesscontainers|containers\.override_stat|fuseoverlayfs\..*)$/
+const capability = 'security.capability'
 const defaultAcl = 'system.posix_acl_default'
 const SECOND = 1_000_000_000n
 // 2038
@@ -99,7 +100,9 @@ export class Metadata {
         this.#warnings.add('IGNORED_XATTR', `attribute ${text} is left to the host`, subject)
         continue
       }
-      const code = sys.setxattr(target, cstring(name), value)
+      // the kernel takes an empty one, and can't read it ever after
+      const isBroken = value.length === 0 && text === capability
+      const code = isBroken ? -errno.EINVAL : sys.setxattr(target, cstring(name), value)
       if (code < 0) this.#setFailed(code, name, special, subject)
     }
   }
@@ -163,10 +166,10 @@ function mapped(
   try {
     return toHost(maps, id)
   } catch (error) {
-    throw createError(
-      'INVALID_ENTRY',
-      { subject, reason: `no id map holds its ${kind} ${id}` },
-      error,
+    const held = maps?.map(
+      ({ containerID, size }) => `${containerID}-${containerID + size - 1}`,
     )
+    const reason = `no id map holds its ${kind} ${id}; they hold ${held?.join(', ')}`
+    throw createError('INVALID_ENTRY', { subject, reason }, error)
   }
 }

@@ -16,6 +16,8 @@ export interface Sandbox {
     layers: ReadonlyArray<readonly TarMember[]>,
     options?: Partial<ExtractJob>,
   ): ExtractResult[]
+  /** The same for one layer, whatever bytes it has. */
+  applyBytes(tar: Buffer, options?: Partial<ExtractJob>): ExtractResult
   /** Whether anything outside of the rootfs was changed. */
   escaped(): boolean
 }
@@ -29,15 +31,17 @@ export function makeSandbox(dir: string): Sandbox {
   writeFileSync(join(canary, 'file'), 'safe')
   const before = describeTree(canary).join('\n')
   let count = 0
+  const applyBytes: Sandbox['applyBytes'] = (tar, options = {}) => {
+    const first = count === 0
+    const job = makeJob(join(dir, `layer-${count++}.tar`), tar, rootfs)
+    return extractBlob({ ...job, first, ...options }, new Control())
+  }
   return {
     dir,
     rootfs,
+    applyBytes,
     apply: (layers, options = {}) =>
-      layers.map(members => {
-        const first = count === 0
-        const job = makeJob(join(dir, `layer-${count++}.tar`), tarBytes(members), rootfs)
-        return extractBlob({ ...job, first, ...options }, new Control())
-      }),
+      layers.map(members => applyBytes(tarBytes(members), options)),
     escaped: () => describeTree(canary).join('\n') !== before,
   }
 }

@@ -91,7 +91,7 @@ function memberBytes(member: TarMember): Buffer {
   if (linkname.length > 100) records.push(['linkpath', linkname])
   const { mtime = 0 } = member
   if (typeof mtime === 'string') records.push(['mtime', mtime])
-  records.push(...(member.pax ?? []))
+  for (const record of member.pax ?? []) records.push(record)
   const pax =
     member.rawPax === undefined
       ? Buffer.concat(records.map(([key, value]) => paxRecord(key, value)))

@@ -14,7 +14,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import * as libc from '../../../lib/fs/libc.ts'
 import { removeTree } from '../../../lib/fs/walk.ts'
-import { getXattr, listXattrs, setXattr, xattrTarget } from '../../../lib/fs/xattr.ts'
+import { getXattr } from '../../../lib/fs/xattr.ts'
 import { makeSandbox, type Sandbox } from '../../support/extract.ts'
 import { xattrRecord, type TarMember } from '../../support/tar-builder.ts'
 import { describeTree } from '../../support/tree.ts'
@@ -240,35 +240,6 @@ await t.test(
   },
 )
 
-await t.test('A07: attributes that belong to the host are not written', async t => {
-  const sandbox = sandboxIn(t)
-  const pax = [
-    xattrRecord('security.selinux', 'evil'),
-    xattrRecord('system.nfs4_acl', 'x'),
-    xattrRecord('user.ok', ''),
-  ]
-  const [result] = sandbox.apply([[file('f', { pax }), dir('d', { pax })]], { rootless })
-  for (const line of describeTree(sandbox.rootfs, { root: false }))
-    t.match(line, / user\.ok=( |$)/)
-  t.notMatch(describeTree(sandbox.rootfs).join(), 'nfs4_acl')
-  t.match(result?.warnings, [{ code: 'IGNORED_XATTR', count: 4 }])
-})
-
-await t.test('X14: user attributes of symlinks and fifos are a warning', async t => {
-  const sandbox = sandboxIn(t)
-  const pax = [xattrRecord('user.k', 'v')]
-  const [result] = sandbox.apply(
-    [
-      [
-        { name: 's', type: 'symlink', linkname: 'x', pax },
-        { name: 'p', type: 'fifo', pax },
-      ],
-    ],
-    { rootless },
-  )
-  t.match(result?.warnings, [{ code: 'XATTR_REFUSED', count: 2, message: /^s: / }])
-})
-
 await t.test('attributes of hard links are ignored, those of files are bytes', async t => {
   const sandbox = sandboxIn(t)
   const value = Buffer.from([0, 10, 61, 255])
@@ -324,82 +295,6 @@ await t.test(
     })
   },
 )
-
-await t.test(
-  'X11: setgid directories and default ACLs of lower layers do not leak into what is new',
-  { skip: needsRoot },
-  async t => {
-    const sandbox = sandboxIn(t)
-    const acl = Buffer.from(
-      '0200000001000700ffffffff02000700e803000004000500ffffffff10000700ffffffff20000500ffffffff',
-      'hex',
-    )
-    sandbox.apply([[dir('d', { mode: 0o2777, gid: 1234 })]])
-    const fd = libc.open(join(sandbox.rootfs, 'd'), libc.O_RDONLY)
-    setXattr(fd, Buffer.from('system.posix_acl_default'), acl)
-    libc.close(fd)
-    sandbox.apply([
-      [
-        file('d/a'),
-        file('d/b', { mode: 0o600 }),
-        dir('d/sub', { mode: 0o755 }),
-        file('d/sub/c'),
-        file('d/implicit/e'),
-        { name: 'd/p', type: 'fifo', mode: 0o600 },
-        { name: 'd/s', type: 'symlink', linkname: 'x' },
-      ],
-    ])
-    t.strictSame(
-      describeTree(sandbox.rootfs, { root: false, times: false })
-        .slice(1)
-        .map(line => line.replace(/0 e3.*/, '').trim()),
-      [
-        'd/a file 644 0:0',
-        'd/b file 600 0:0',
-        'd/implicit dir 755 0:0',
-        'd/implicit/e file 644 0:0',
-        'd/p fifo 600 0:0',
-        'd/s link 777 0:0 -> x',
-        'd/sub dir 755 0:0',
-        'd/sub/c file 644 0:0',
-      ],
-    )
-  },
-)
-
-await t.test('ACLs that a layer brings are kept as they are', { skip: needsRoot }, async t => {
-  const sandbox = sandboxIn(t)
-  const acl = Buffer.from(
-    '0200000001000700ffffffff02000700e803000004000500ffffffff10000700ffffffff20000500ffffffff',
-    'hex',
-  )
-  sandbox.apply([
-    [file('f', { mode: 0o775, pax: [xattrRecord('system.posix_acl_access', acl)] })],
-  ])
-  const root = libc.open(sandbox.rootfs, libc.O_RDONLY)
-  const target = xattrTarget(root, libc.cstring('f'))
-  t.strictSame(getXattr(target, Buffer.from('system.posix_acl_access')), acl)
-  t.strictSame(listXattrs(target).map(String), ['system.posix_acl_access'])
-  libc.close(root)
-})
-
-await t.test('capabilities survive the change of owner', { skip: needsRoot }, async t => {
-  const sandbox = sandboxIn(t)
-  const capability = Buffer.from('0100000200200000000000000000000000000000', 'hex')
-  sandbox.apply([
-    [
-      file('f', {
-        uid: 9,
-        mode: 0o6755,
-        pax: [xattrRecord('security.capability', capability)],
-      }),
-    ],
-  ])
-  t.match(
-    describeTree(sandbox.rootfs, { root: false })[0],
-    `f file 6755 9:0 0 e3b0c44298fc1c14 @1000000000 security.capability=${capability.toString('hex')}`,
-  )
-})
 
 await t.test('rootless: owners become attributes, devices become files', async t => {
   const sandbox = sandboxIn(t)
