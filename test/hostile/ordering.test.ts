@@ -189,19 +189,21 @@ const cases: HostileCase[] = [
     layers: [[], [file('a', 'x')], [], Buffer.alloc(0), [file('b', 'y')], []],
     tree: ['a file x', 'b file y'],
   },
-  ...[
-    ['entries that claim no layer', [{ empty_layer: true }, {}, { empty_layer: true }]],
-    ['more layers than there are', [{}, {}, {}]],
-    ['fewer layers than there are', [{ empty_layer: true }]],
-  ].map(([what, history]): HostileCase => ({
+  ...(
+    [
+      ['entries that claim no layer', [{ empty_layer: true }, {}, { empty_layer: true }]],
+      ['more layers than there are', [{}, {}, {}]],
+      ['fewer layers than there are', [{ empty_layer: true }]],
+    ] as Array<[string, History[]]>
+  ).map(([what, history]): HostileCase => ({
     id: 'S10',
-    what: `a history with ${String(what)} says nothing about the layers`,
+    what: `a history with ${what} says nothing about the layers`,
     layers: [[file('a', 'x')]],
     split: false,
     image: {
       change: draft => ({
         ...draft,
-        config: { ...draft.config, history: history as History[] },
+        config: { ...draft.config, history },
       }),
     },
     tree: ['a file x'],
