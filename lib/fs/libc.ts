@@ -62,6 +62,14 @@ export function check(result: number, syscall: string, name?: Uint8Array | strin
   return result
 }
 
+/** Whether an error says that a path leads nowhere: ENOENT or ENOTDIR. */
+export function isMissing(error: unknown): boolean {
+  return (
+    error instanceof SystemCallError &&
+    (error.errno === -errno.ENOENT || error.errno === -errno.ENOTDIR)
+  )
+}
+
 /** The caller owns the descriptor. O_CLOEXEC is always added. */
 export function openat(dirfd: number, name: CString, flags: number, mode = 0): number {
   return check(sys.openat(dirfd, name, flags | O_CLOEXEC, mode), 'openat', name)
@@ -276,6 +284,7 @@ export interface DirectoryEntry {
 }
 
 export const DT_UNKNOWN = 0
+export const DT_CHR = 2
 export const DT_DIR = 4
 export const DT_REG = 8
 export const DT_LNK = 10

@@ -6,11 +6,11 @@ import {
   check,
   cstring,
   errno,
+  isMissing,
   S_IFBLK,
   S_IFCHR,
   S_IFDIR,
   S_IFIFO,
-  S_IFLNK,
   S_IFMT,
   SystemCallError,
   timespecs,
@@ -25,10 +25,13 @@ import { cleanPath } from './clean-path.ts'
 import type { Directory, DirectoryState } from './directory-state.ts'
 import type { FileHashes } from './file-hashes.ts'
 import { FileWriter } from './file-writer.ts'
+import type { StackingReport } from './layer.ts'
+import { OverlayWhiteouts } from './overlay-whiteouts.ts'
+import { PlainWhiteouts } from './plain-whiteouts.ts'
 import type { TarHandler, TarHeader } from './tar-header.ts'
 import type { Warnings } from './warnings.ts'
 import { isWhiteout, parseWhiteout } from './whiteout-name.ts'
-import { deleteContent, deleteName } from './whiteouts.ts'
+import type { Whiteouts } from './whiteouts.ts'
 import { WorkingTree, type TreeOptions } from './working-tree.ts'
 
 /** How a layer is applied. */
@@ -44,12 +47,13 @@ export interface ApplyOptions extends TreeOptions {
 const slash = 0x2f
 
 /**
- * Applies one layer; whiteouts are carried out ("plain").
+ * Applies one layer; whiteouts are carried out, or stored in an overlay dialect.
  *
  * Directories get their metadata in `finish()`, which must be called after the last entry; `close()` in any case.
  * Errors have the entry's name for their subject. After one, the tree holds part of the layer.
  * @throws {FormatError} ERR_KOCI_INVALID_ENTRY, ERR_KOCI_INVALID_WHITEOUT
  * @throws {BreakoutError} ERR_KOCI_PATH_ESCAPE
+ * @throws {UsageError} ERR_KOCI_NEEDS_BELOW in an overlay dialect, where only the layers below decide what an entry means
  * @throws {LimitError} ERR_KOCI_LIMIT_EXCEEDED for a path deeper than `maxDepth`
  * @throws {SystemError} ERR_KOCI_IO
  */
@@ -64,6 +68,9 @@ export class LayerApplier implements TarHandler {
   readonly #options: ApplyOptions
   readonly #privileges: Privileges
   readonly #warnings: Warnings
+  readonly #whiteouts: Whiteouts
+  /** The same, in an overlay dialect. */
+  readonly #overlay: OverlayWhiteouts | undefined
   /** Of the entry at hand, clean. */
   #path: Buffer = Buffer.alloc(0)
 
@@ -80,6 +87,15 @@ export class LayerApplier implements TarHandler {
     this.#options = options
     this.#privileges = privileges
     this.#warnings = warnings
+    const { dialect = 'plain' } = options
+    this.#overlay =
+      dialect === 'plain' ? undefined : new OverlayWhiteouts(this.#tree, dialect, options)
+    this.#whiteouts = this.#overlay ?? new PlainWhiteouts(this.#tree, options.first)
+  }
+
+  /** In an overlay dialect, and after `finish()`: what the layer takes for granted about those below it. */
+  get stacking(): StackingReport | undefined {
+    return this.#overlay?.report
   }
 
   entry(header: TarHeader): void {
@@ -116,6 +132,7 @@ export class LayerApplier implements TarHandler {
 
   /** Gives directories their metadata, and those that were there before their times. */
   finish(): void {
+    this.#whiteouts.finish()
     this.#tree.finish()
   }
 
@@ -196,7 +213,8 @@ export class LayerApplier implements TarHandler {
     const tree = this.#tree
     const early = tree.metadata.isOwn ? (header.mode & 0o777) | 0o700 : 0o700
     let code = sys.mkdirat(this.#rooted.fdOf(node), name, early)
-    if (code === -errno.EEXIST) {
+    const occupied = code === -errno.EEXIST
+    if (occupied) {
       const existing = tree.child(node, name)
       if (existing !== undefined) {
         tree.describe(existing, header)
@@ -211,7 +229,7 @@ export class LayerApplier implements TarHandler {
       code = sys.mkdirat(this.#rooted.fdOf(node), name, early)
     }
     check(code, 'mkdirat', name)
-    tree.describe(tree.adopt(node, name), header)
+    tree.describe(tree.adopt(node, name, occupied), header)
   }
 
   #leadsToDirectory(path: Buffer): boolean {
@@ -219,6 +237,7 @@ export class LayerApplier implements TarHandler {
       this.#rooted.directory(path)
       return true
     } catch (error) {
+      this.#overlay?.expectDecided(error, path, 'a symlink that a directory may replace leads')
       if (error instanceof SystemCallError) return false
       throw error
     }
@@ -238,6 +257,7 @@ export class LayerApplier implements TarHandler {
 
   #makeSpecial(header: TarHeader, node: Directory, name: CString): void {
     const isDevice = header.type !== 'fifo'
+    if (this.#overlay !== undefined && isDevice) this.#expectNoWhiteout(header)
     if (isDevice && (this.#options.rootless || this.#privileges.inUserNamespace)) {
       const message = 'devices cannot be made here; they become empty files'
       this.#warnings.add('DEVICE_AS_FILE', message, this.#path)
@@ -254,6 +274,11 @@ export class LayerApplier implements TarHandler {
     }
     check(code, 'mknodat', name)
     this.#finishByName(header, node, name, false)
+  }
+
+  #expectNoWhiteout({ type, devmajor, devminor }: TarHeader): void {
+    if (type === 'char' && devmajor === 0 && devminor === 0)
+      throw this.#invalid('overlayfs would take a character device 0:0 for a whiteout')
   }
 
   /** Metadata of what must not be opened, or can't be: symlinks, fifos, devices. */
@@ -283,6 +308,7 @@ export class LayerApplier implements TarHandler {
     const target = this.#findLinkTarget(header)
     if (target.name === undefined) throw this.#invalid('the target is a directory')
     const from = target.name
+    this.#overlay?.checkLinkTarget(target, this.#path, header.rawLinkname)
     if (target.node === node && from.equals(name)) throw this.#invalid('it links to itself')
     const link = (): number =>
       this.#rooted.pinned(target.node, fd =>
@@ -306,6 +332,7 @@ export class LayerApplier implements TarHandler {
     try {
       return this.#rooted.locate(path)
     } catch (error) {
+      this.#overlay?.expectDecided(error, header.rawLinkname, 'a hard link leads')
       if (isMissing(error)) throw this.#invalid('the target does not exist', error)
       throw error
     }
@@ -328,53 +355,8 @@ export class LayerApplier implements TarHandler {
       this.#warnings.add('IGNORED_WHITEOUT', 'names with .wh..wh. are ignored', path)
       return
     }
-    if (this.#options.first) return
     const parent = path.subarray(0, Math.max(0, start - 1))
-    const node = this.#findDirectory(parent)
-    if (node === undefined) {
-      if (whiteout.kind === 'opaque') this.#hideFile(parent)
-    } else if (whiteout.kind === 'whiteout') this.#deleteName(node, whiteout.name)
-    else {
-      this.#tree.stateOf(node)
-      deleteContent(this.#rooted, node, this.#tree.makeImplicit)
-    }
+    if (whiteout.kind === 'opaque') this.#whiteouts.hideContent(parent)
+    else this.#whiteouts.hideName(parent, whiteout.name)
   }
-
-  /** Whiteouts make no directories: where there is none, there is nothing to hide. */
-  #findDirectory(path: Buffer): Directory | undefined {
-    try {
-      return this.#rooted.directory(path)
-    } catch (error) {
-      if (isMissing(error)) return undefined
-      throw error
-    }
-  }
-
-  #deleteName(node: Directory, rawName: Buffer): void {
-    if (deleteName(this.#rooted, node, rawName, this.#tree.makeImplicit))
-      this.#tree.stateOf(node).changed = true
-  }
-
-  /** What was a file in lower layers is an opaque directory in this one: the file is hidden. */
-  #hideFile(path: Buffer): void {
-    let location: Location<DirectoryState>
-    try {
-      location = this.#rooted.locate(path)
-    } catch (error) {
-      if (isMissing(error)) return
-      throw error
-    }
-    const { node, name } = location
-    if (name === undefined) return
-    const stat = tryStat(this.#rooted.fdOf(node), name)
-    if (typeof stat === 'number' || [S_IFDIR, S_IFLNK].includes(stat.mode & S_IFMT)) return
-    this.#deleteName(node, name.subarray(0, -1))
-  }
-}
-
-function isMissing(error: unknown): boolean {
-  return (
-    error instanceof SystemCallError &&
-    (error.errno === -errno.ENOENT || error.errno === -errno.ENOTDIR)
-  )
 }

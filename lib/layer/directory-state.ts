@@ -14,7 +14,7 @@ export interface DirectoryMetadata {
 
 /** State of one directory during one layer. */
 export class DirectoryState {
-  /** Nothing of lower layers is left in it or beneath it. */
+  /** Nothing of lower layers is left in it or beneath it; in an overlay dialect: shines through. */
   own: boolean
   /** Its own metadata isn't a lower layer's either. */
   fresh: boolean
@@ -26,6 +26,8 @@ export class DirectoryState {
   touched = false
   /** Names other than directories that this layer wrote in it, as latin1; not kept while the target was empty. */
   written: Set<string> | undefined
+  /** In an overlay dialect: a whiteout was made in it, which needn't be there any more. */
+  hasWhiteouts = false
   /** To be set at the end; without it the times are put back as they were. */
   metadata: DirectoryMetadata | undefined
   /** It may have attributes that its entry doesn't mention. */
@@ -35,11 +37,11 @@ export class DirectoryState {
   /** It hands an ACL down to what is made in it; undefined: not looked yet. */
   inheritsAcl: boolean | undefined = undefined
 
-  /** `made`: by this layer, so that it holds nothing else. */
-  constructor(made: boolean) {
-    this.own = made
-    this.fresh = made
-    this.hasXattrs = !made
+  /** `own`: it holds nothing of lower layers, not even its metadata. */
+  constructor(own: boolean) {
+    this.own = own
+    this.fresh = own
+    this.hasXattrs = !own
   }
 }
 

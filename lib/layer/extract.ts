@@ -80,6 +80,7 @@ export function extractBlob(
       rootless: job.rootless ?? false,
       keepDirlinks: job.keepDirlinks ?? false,
       first: job.first ?? false,
+      dialect: job.dialect,
       hashes,
       maxDepth: limits.maxDepth,
     },
@@ -101,13 +102,14 @@ export function extractBlob(
       ? readInflated(inflated, job.blob, control, output)
       : readBlob(job.blob, job.diffID, limits, control, output)
     applier.finish()
-    const { entries, fileBytes } = applier
+    const { entries, fileBytes, stacking } = applier
     return {
       entries,
       bytes,
       fileBytes,
       warnings: warnings.list(),
       degraded: warnings.degraded(),
+      stacking,
       hashes,
     }
   } finally {

@@ -9,15 +9,18 @@ import * as sys from '../fs/syscall.ts'
 import { listXattrs } from '../fs/xattr.ts'
 import { toHost, type IdMap } from '../oci/idmap.ts'
 import { printable } from '../text.ts'
+import type { Dialect } from './extraction.ts'
 import { encodeRootlessOwner, rootlessXattr } from './rootless-owner.ts'
 import type { TarHeader } from './tar-header.ts'
 import type { Warnings } from './warnings.ts'
 
 /** Whose files become: ids of the container are mapped, undefined maps meaning identity; rootless, they are only noted. */
-export interface OwnerOptions {
+export interface MetadataOptions {
   readonly uidMap?: readonly IdMap[] | undefined
   readonly gidMap?: readonly IdMap[] | undefined
   readonly rootless: boolean
+  /** Whose xattr namespace is overlayfs's own. @default 'plain': nobody's */
+  readonly dialect?: Dialect | undefined
 }
 
 type Xattrs = TarHeader['xattrs']
@@ -34,9 +37,13 @@ const EVERYWHERE_STORABLE = 2n ** 31n * SECOND
 
 /** Applies metadata on behalf of one extraction. */
 export class Metadata {
-  readonly #options: OwnerOptions
+  readonly #options: MetadataOptions
   readonly #privileges: Privileges
   readonly #warnings: Warnings
+  /** Entries get their attributes as they are. */
+  readonly #verbatim: boolean
+  /** Attributes that begin so mean something to overlayfs. */
+  readonly #reserved: string | undefined
   // the last owner: entries come in runs of the same
   #lastUid = -1
   #lastGid = -1
@@ -44,10 +51,12 @@ export class Metadata {
   uid = 0
   gid = 0
 
-  constructor(options: OwnerOptions, privileges: Privileges, warnings: Warnings) {
+  constructor(options: MetadataOptions, privileges: Privileges, warnings: Warnings) {
     this.#options = options
     this.#privileges = privileges
     this.#warnings = warnings
+    this.#reserved = overlayNamespace(options.dialect)
+    this.#verbatim = !options.rootless && this.#reserved === undefined
   }
 
   /** Finds out who is to own an entry; `uid` and `gid` say so afterwards. Rootless, that is always us. */
@@ -66,12 +75,17 @@ export class Metadata {
 
   /** The attributes that an entry is to have; rootless, its owner becomes one. */
   xattrsOf(header: TarHeader): Xattrs {
-    if (!this.#options.rootless) return header.xattrs
+    if (this.#verbatim) return header.xattrs
+    let { xattrs } = header
+    const reserved = this.#reserved
+    if (reserved !== undefined && xattrs.length > 0)
+      xattrs = xattrs.map(xattr => escaped(xattr, reserved))
+    if (!this.#options.rootless) return xattrs
     const owner = encodeRootlessOwner(header.uid, header.gid)
-    if (owner === undefined && header.xattrs.length === 0) return header.xattrs
+    if (owner === undefined && xattrs.length === 0) return xattrs
     // a layer's own would let it choose what repack, or a runtime, takes for the owner
-    const xattrs = header.xattrs.filter(([name]) => !this.#isFakeOwner(name, header))
-    return owner === undefined ? xattrs : [...xattrs, [rootlessXattr, owner]]
+    const kept = xattrs.filter(([name]) => !this.#isFakeOwner(name, header))
+    return owner === undefined ? kept : [...kept, [rootlessXattr, owner]]
   }
 
   #isFakeOwner(name: Buffer, { rawPath }: TarHeader): boolean {
@@ -155,6 +169,19 @@ export class Metadata {
   inheritsAcl(fd: number): boolean {
     return listXattrs(fd).some(name => name.toString('latin1') === defaultAcl)
   }
+}
+
+/** What the names of overlayfs's own attributes begin with; it shows `X` where `overlay.X` is stored behind that. */
+export function overlayNamespace(dialect: Dialect = 'plain'): string | undefined {
+  if (dialect === 'plain') return undefined
+  return dialect === 'overlay-trusted' ? 'trusted.overlay.' : 'user.overlay.'
+}
+
+function escaped(xattr: Xattrs[number], reserved: string): Xattrs[number] {
+  const [name, value] = xattr
+  const length = reserved.length
+  if (name.toString('latin1', 0, length) !== reserved) return xattr
+  return [Buffer.concat([Buffer.from(`${reserved}overlay.`), name.subarray(length)]), value]
 }
 
 function mapped(

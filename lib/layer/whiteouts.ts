@@ -1,87 +1,12 @@
-// Whiteouts carried out: what lower layers left is deleted, what this layer wrote stays, whichever came first.
-// Directories that hold nothing of lower layers any more are marked, so that no part of a tree is searched twice.
-import {
-  AT_REMOVEDIR,
-  check,
-  cstring,
-  errno,
-  readDirectory,
-  SystemCallError,
-} from '../fs/libc.ts'
-import type { Rooted } from '../fs/rooted.ts'
-import * as sys from '../fs/syscall.ts'
-import { removeTree } from '../fs/walk.ts'
-import type { Directory, DirectoryState } from './directory-state.ts'
+// What whiteouts do, seen from the applier: in the plain dialect they are carried out on what lower layers left in the
+// tree, in an overlay dialect they are stored for overlayfs to carry out.
 
-/** What the applier has to do for a directory that a whiteout kept only because this layer wrote beneath it. */
-export type MakeImplicit = (node: Directory) => void
-
-/**
- * Deletes a name of lower layers. A directory in which this layer wrote is kept with what was written, and `makeImplicit`
- * is called for it and for those beneath, unless they have entries: the whiteout hides their metadata, too.
- * Gives whether anything was deleted from `node` itself.
- */
-export function deleteName(
-  rooted: Rooted<DirectoryState>,
-  node: Directory,
-  rawName: Buffer,
-  makeImplicit: MakeImplicit,
-): boolean {
-  if (node.data?.own === true) return false
-  expectOneMount(rooted, node)
-  const key = rawName.toString('latin1')
-  if (node.data?.written?.has(key) === true) return false
-  const child = node.children.get(key)
-  if (child?.data?.touched === true) {
-    if (!child.data.explicit && !child.data.fresh) makeImplicit(child)
-    deleteContent(rooted, child, makeImplicit)
-    return false
-  }
-  const name = cstring(rawName)
-  const fd = rooted.fdOf(node)
-  const code = sys.unlinkat(fd, name, 0)
-  if (code === -errno.ENOENT) return false
-  if (code === -errno.EISDIR) {
-    // mostly empty by now, if the layer deletes its children one by one
-    if (sys.unlinkat(fd, name, AT_REMOVEDIR) < 0) removeTree(fd, name)
-  } else check(code, 'unlinkat', name)
-  rooted.forget(node, key)
-  return true
-}
-
-/** Deletes what lower layers left in a directory, which itself stays. */
-export function deleteContent(
-  rooted: Rooted<DirectoryState>,
-  top: Directory,
-  makeImplicit: MakeImplicit,
-): void {
-  const rest = [top]
-  for (let node = rest.pop(); node !== undefined; node = rest.pop()) {
-    const state = node.data
-    if (state?.own === true) continue
-    expectOneMount(rooted, node)
-    const fd = rooted.fdOf(node)
-    for (const { name } of readDirectory(fd)) {
-      const key = name.toString('latin1')
-      if (state?.written?.has(key) === true) continue
-      const child = node.children.get(key)
-      if (child?.data?.touched === true) {
-        if (!child.data.explicit && !child.data.fresh) makeImplicit(child)
-        rest.push(child)
-      } else {
-        removeTree(fd, cstring(name))
-        rooted.forget(node, key)
-      }
-    }
-    if (state !== undefined) {
-      state.own = true
-      state.changed = true
-    }
-  }
-}
-
-/** What is mounted in the tree isn't a lower layer's. */
-function expectOneMount(rooted: Rooted<DirectoryState>, node: Directory): void {
-  if (node.stat.mountID !== rooted.root.stat.mountID)
-    throw new SystemCallError(-errno.EBUSY, 'unlinkat', node.name)
+/** Carries whiteouts out, or stores them. Everything here throws SystemCallErrors, or KociErrors where it says so. */
+export interface Whiteouts {
+  /** Hides what lower layers have under a name in a directory; what this layer has there stays, whichever came first. */
+  hideName(parent: Buffer, rawName: Buffer): void
+  /** Hides what lower layers have in a directory; what this layer has in it stays, whichever came first. */
+  hideContent(path: Buffer): void
+  /** To be called once, after the last entry and before directories get their metadata. */
+  finish(): void
 }

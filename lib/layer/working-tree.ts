@@ -7,16 +7,29 @@ import type { Rooted } from '../fs/rooted.ts'
 import * as sys from '../fs/syscall.ts'
 import { removeTree } from '../fs/walk.ts'
 import { DirectoryState, type Directory, type DirectoryMetadata } from './directory-state.ts'
-import { Metadata, type OwnerOptions } from './metadata.ts'
+import type { Dialect } from './extraction.ts'
+import { Metadata, type MetadataOptions } from './metadata.ts'
 import type { TarHeader } from './tar-header.ts'
 import type { Warnings } from './warnings.ts'
 
 const slash = 0x2f
 
 /** How a tree is worked on. */
-export interface TreeOptions extends OwnerOptions {
+export interface TreeOptions extends MetadataOptions {
   /** The tree is empty: there is nothing that whiteouts could delete, so nothing is noted for their sake. */
   readonly first: boolean
+  /** How whiteouts are stored. @default 'plain' */
+  readonly dialect?: Dialect | undefined
+}
+
+/** Whoever stores whiteouts has to know which directories this layer made, and what they became. */
+export interface TreeObserver {
+  /** Whether whatever lower layers have in a directory is hidden. */
+  isHidden(node: Directory): boolean
+  /** A directory was made, for its entry or (`implied`) for what is in it, where a lower layer might have something. */
+  made(node: Directory, implied: boolean): void
+  /** A directory has its metadata. */
+  finished(node: Directory, fd: number): void
 }
 
 /** A tree during one layer. */
@@ -28,6 +41,10 @@ export class WorkingTree {
   readonly #warnings: Warnings
   /** Directories that were worked in, in that order. */
   readonly #directories: Directory[] = []
+  /** What is noted for the sake of whiteouts: names, or only in which directories something was written. */
+  readonly #notes: 'nothing' | 'names' | 'directories'
+  /** Set for an overlay dialect. */
+  observer: TreeObserver | undefined
   #implicit: DirectoryMetadata | undefined
 
   /** The tree stays the caller's to close; nothing else may change it meanwhile. */
@@ -42,6 +59,13 @@ export class WorkingTree {
     this.#options = options
     this.#privileges = privileges
     this.#warnings = warnings
+    const { first, dialect = 'plain' } = options
+    this.#notes = dialect !== 'plain' ? 'directories' : first ? 'nothing' : 'names'
+  }
+
+  /** Directories that were worked in, parents first; some may be dropped. */
+  get directories(): readonly Directory[] {
+    return this.#directories
   }
 
   /** The directory that holds a path's last component, which begins at `start`; made if it isn't there. */
@@ -62,9 +86,11 @@ export class WorkingTree {
   noteWritten(node: Directory, state: DirectoryState, name: CString): void {
     state.changed = true
     this.#inheritsAcl(node, state)
-    if (this.#options.first) return
-    state.written ??= new Set()
-    state.written.add(keyOf(name))
+    if (this.#notes === 'nothing') return
+    if (this.#notes === 'names') {
+      state.written ??= new Set()
+      state.written.add(keyOf(name))
+    }
     this.#touch(node)
   }
 
@@ -80,16 +106,20 @@ export class WorkingTree {
     return this.rooted.child(node, name, keyOf(name))
   }
 
-  /** Takes a directory that was just made into the tree. */
-  adopt(node: Directory, name: CString): Directory {
+  /** Takes a directory that was just made into the tree; `replaced`: something else of this tree. */
+  adopt(node: Directory, name: CString, replaced: boolean, implied = false): Directory {
     const parent = this.stateOf(node)
     parent.changed = true
     const child = this.child(node, name)
     if (child === undefined) throw new SystemCallError(-errno.ESTALE, 'openat', name)
-    const state = new DirectoryState(true)
+    const { observer } = this
+    const state = new DirectoryState(
+      observer === undefined || replaced || observer.isHidden(node),
+    )
     state.hasXattrs = this.#inheritsAcl(node, parent)
     child.data = state
     this.#directories.push(child)
+    if (!state.own) observer?.made(child, implied)
     return child
   }
 
@@ -112,7 +142,19 @@ export class WorkingTree {
   readonly makeImplicit = (node: Directory): void => {
     const state = this.stateOf(node)
     state.fresh = true
-    state.metadata = this.#implicit ??= this.#implicitMetadata()
+    state.metadata = this.#implicitMetadata()
+  }
+
+  /** Makes a directory that has no entry (yet); always the same, whatever the time and umask. */
+  makeImplied(node: Directory, name: CString, replaced: boolean): Directory {
+    check(sys.mkdirat(this.rooted.fdOf(node), name, 0o755), 'mkdirat', name)
+    const child = this.adopt(node, name, replaced, true)
+    this.stateOf(child).metadata = this.#implicitMetadata()
+    if (keyOf(name).startsWith('.wh.')) {
+      const message = 'a directory has a name that only whiteouts can have'
+      this.#warnings.add('WHITEOUT_DIRECTORY', message, pathOf(child))
+    }
+    return child
   }
 
   /** Gives directories their metadata, and those that were there before their times. To be called once, at the end. */
@@ -122,6 +164,7 @@ export class WorkingTree {
       if (node.dropped || state === undefined) continue
       try {
         this.#finishDirectory(node, state)
+        this.observer?.finished(node, this.rooted.fdOf(node))
       } catch (error) {
         throw wrapError(error, pathOf(node))
       }
@@ -133,31 +176,27 @@ export class WorkingTree {
     }
   }
 
-  /** Makes a directory that has no entry (yet); always the same, whatever the time and umask. */
+  /** Makes a directory on the way to an entry. */
   readonly #createParent = (
     node: Directory,
     name: CString,
-    key: string,
+    _key: string,
     occupied: boolean,
   ): Directory => {
     if (occupied) this.remove(node, name)
-    check(sys.mkdirat(this.rooted.fdOf(node), name, 0o755), 'mkdirat', name)
-    const child = this.adopt(node, name)
-    this.makeImplicit(child)
+    const child = this.makeImplied(node, name, occupied)
     this.#touch(child)
-    if (key.startsWith('.wh.')) {
-      const message = 'a directory has a name that only whiteouts can have'
-      this.#warnings.add('WHITEOUT_DIRECTORY', message, pathOf(child))
-    }
     return child
   }
 
   #implicitMetadata(): DirectoryMetadata {
+    if (this.#implicit !== undefined) return this.#implicit
     // not the one of the entry at hand, whose owner it must keep
     const owner = new Metadata(this.#options, this.#privileges, this.#warnings)
     owner.setOwner(0, 0, Buffer.from('a directory without an entry'))
     const { uid, gid } = owner
-    return { mode: 0o755, uid, gid, mtime: 0n, atime: 0n, xattrs: [] }
+    this.#implicit = { mode: 0o755, uid, gid, mtime: 0n, atime: 0n, xattrs: [] }
+    return this.#implicit
   }
 
   #finishDirectory(node: Directory, state: DirectoryState): void {
@@ -194,7 +233,7 @@ export class WorkingTree {
 
   /** Notes that there is something of this layer in a directory and those above. */
   #touch(node: Directory): void {
-    if (this.#options.first) return
+    if (this.#notes === 'nothing') return
     for (let at: Directory | undefined = node; at !== undefined; at = at.parent) {
       const state = this.stateOf(at)
       if (state.touched) return
@@ -208,8 +247,8 @@ export function keyOf(name: CString): string {
   return name.toString('latin1', 0, name.length - 1)
 }
 
-/** For messages. */
-function pathOf(node: Directory): Buffer {
+/** The path of a directory, without a leading slash. */
+export function pathOf(node: Directory): Buffer {
   const parts: Buffer[] = []
   for (let at = node; at.parent !== undefined; at = at.parent)
     parts.push(at.name.subarray(0, -1))
