@@ -254,6 +254,12 @@ export const errorTable = {
     'More than one thing fits; the message lists them.',
   ],
 
+  MOUNT_BUSY: [
+    'ConflictError',
+    '{subject}: in use by {users} - end what uses it and try again',
+    'Something is to be unmounted, or put together anew, while programs or containers still use it.',
+  ],
+
   NOT_REFRESHED: [
     'ConflictError',
     '{subject}: the new image {refName} is complete, but the bundle could not be refreshed and stays on its old base',
@@ -293,6 +299,11 @@ export const errorTable = {
   ],
 
   // --- the system said no
+  MOUNT_FAILED: [
+    'SystemError',
+    '{subject}: cannot be mounted: {reason}',
+    'The kernel refused an overlay mount, or made another one than was asked for.',
+  ],
   IO: [
     'SystemError',
     '{subject}: {reason}',
