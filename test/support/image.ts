@@ -21,6 +21,8 @@ export interface TestImage {
   readonly layers: readonly TestLayer[]
   readonly config?: ExecutionConfig
   readonly compression?: Compression
+  /** Compresses instead of what does it, in whatever way. */
+  readonly encode?: (tar: Buffer) => Buffer
   readonly platform?: Platform
   /** The last chance to spoil it. */
   readonly change?: (draft: ImageDraft) => ImageDraft
@@ -39,7 +41,8 @@ export async function makeImage(
     draft = { ...draft, config: { ...draft.config, config } }
     for (const layer of layers) {
       const tar = Buffer.isBuffer(layer) ? layer : tarBytes(layer)
-      const blob = await layout.putBlob(compress(tar, compression), layerMediaType(compression))
+      const bytes = image.encode ? image.encode(tar) : compress(tar, compression)
+      const blob = await layout.putBlob(bytes, layerMediaType(compression))
       const { digest, size } = blob
       draft = appendLayer(
         draft,
