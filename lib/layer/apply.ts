@@ -45,6 +45,7 @@ export interface ApplyOptions extends TreeOptions {
 }
 
 const slash = 0x2f
+const linkMayStay = 'a symlink that a directory may replace leads'
 
 /**
  * Applies one layer; whiteouts are carried out, or stored in an overlay dialect.
@@ -234,10 +235,11 @@ export class LayerApplier implements TarHandler {
 
   #leadsToDirectory(path: Buffer): boolean {
     try {
-      this.#rooted.directory(path)
+      const node = this.#rooted.directory(path)
+      this.#overlay?.expectDirectory(node, path, linkMayStay)
       return true
     } catch (error) {
-      this.#overlay?.expectDecided(error, path, 'a symlink that a directory may replace leads')
+      this.#overlay?.expectDecided(error, path, linkMayStay)
       if (error instanceof SystemCallError) return false
       throw error
     }

@@ -9,7 +9,6 @@ import {
   DT_CHR,
   DT_UNKNOWN,
   errno,
-  isMissing,
   readDirectory,
   S_IFCHR,
   S_IFDIR,
@@ -28,7 +27,7 @@ import type { Directory, DirectoryState } from './directory-state.ts'
 import type { Dialect } from './extraction.ts'
 import type { StackingReport } from './layer.ts'
 import { overlayNamespace } from './metadata.ts'
-import type { Whiteouts } from './whiteouts.ts'
+import { leadsNowhere, type Whiteouts } from './whiteouts.ts'
 import { keyOf, pathOf, type TreeObserver, type WorkingTree } from './working-tree.ts'
 
 const yes = Buffer.from('y')
@@ -154,15 +153,26 @@ export class OverlayWhiteouts implements Whiteouts, TreeObserver {
     if (isWhiteout(stat))
       throw createError('INVALID_ENTRY', { subject: link, reason: 'the target does not exist' })
     if ((stat.mode & S_IFMT) !== S_IFDIR) return
-    const directory = this.#tree.child(node, name)?.data
-    if (directory?.touched === true || directory?.own === true) return
-    throw needsBelow(link, `its hard link leads to ${printable(target)}, which may be a file`)
+    // a link below, as which it would be linked to, might have led here
+    const directory = this.#tree.child(node, name)
+    if (directory === undefined || this.isHidden(directory)) return
+    if (directory.data?.explicit === true && this.#entries === undefined) return
+    throw needsBelow(
+      link,
+      `a hard link leads to ${printable(target)}, which may be something else`,
+    )
   }
 
   /** Throws if a path led nowhere only because nothing is known of the layers below. */
   expectDecided(error: unknown, path: Buffer, what: string): void {
     if (error instanceof SystemCallError && error.errno === -errno.ENOENT)
-      throw needsBelow(path, `${what} out of it`)
+      throw needsBelow(path, `${what} to what it doesn't have`)
+  }
+
+  /** Throws if a directory may be there only for the sake of whiteouts. */
+  expectDirectory(node: Directory, path: Buffer, what: string): void {
+    if (node.parent === undefined || node.data?.touched === true) return
+    throw needsBelow(path, `${what} to what it doesn't have`)
   }
 
   /** The directory that a whiteout is about; undefined if nothing of lower layers can be visible there. */
@@ -170,7 +180,7 @@ export class OverlayWhiteouts implements Whiteouts, TreeObserver {
     try {
       return this.#rooted.directory(path, this.#create)
     } catch (error) {
-      if (isMissing(error)) return undefined
+      if (leadsNowhere(error)) return undefined
       throw error
     }
   }

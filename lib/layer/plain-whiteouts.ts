@@ -5,7 +5,6 @@ import {
   check,
   cstring,
   errno,
-  isMissing,
   readDirectory,
   S_IFDIR,
   S_IFLNK,
@@ -17,7 +16,7 @@ import { tryStat } from '../fs/stat.ts'
 import * as sys from '../fs/syscall.ts'
 import { removeTree } from '../fs/walk.ts'
 import type { Directory, DirectoryState } from './directory-state.ts'
-import type { Whiteouts } from './whiteouts.ts'
+import { leadsNowhere, type Whiteouts } from './whiteouts.ts'
 import type { WorkingTree } from './working-tree.ts'
 
 /** Whiteouts in the plain dialect. */
@@ -60,7 +59,7 @@ export class PlainWhiteouts implements Whiteouts {
     try {
       return this.#rooted.directory(path)
     } catch (error) {
-      if (isMissing(error)) return undefined
+      if (leadsNowhere(error)) return undefined
       throw error
     }
   }
@@ -76,7 +75,7 @@ export class PlainWhiteouts implements Whiteouts {
     try {
       location = this.#rooted.locate(path)
     } catch (error) {
-      if (isMissing(error)) return
+      if (leadsNowhere(error)) return
       throw error
     }
     const { node, name } = location
