@@ -12,6 +12,7 @@ import { makeSandbox } from '../support/extract.ts'
 import { makeImage } from '../support/image.ts'
 import { anyImage, toMembers, type GeneratedImage } from '../support/image-arbitrary.ts'
 import { applyAll, Refusal, type OracleOptions } from '../support/oracle.ts'
+import { memoryParent } from '../support/memory-dir.ts'
 import { isRoot, temporary } from '../support/peers.ts'
 import { bound, differential } from '../support/differential.ts'
 import { describeTree } from '../support/tree.ts'
@@ -83,10 +84,10 @@ function applied(apply: () => string[]): unknown {
 for (const [what, unpack, refused, runs] of [
   ['by the engine: images that can be applied', engineTree, false, 200],
   ['by the engine: images in which some entry is refused', engineTree, true, 100],
-  ['unpacked: images that can be applied', kociTree, false, 30],
+  ['unpacked: images that can be applied', kociTree, false, 20],
 ] as const)
   await t.test(what, async t => {
-    const base = temporary(t, 'differential')
+    const base = temporary(t, 'differential', memoryParent())
     const count = { names: 0, trees: 0, refusals: 0 }
     let index = 0
     await differential(

@@ -15,6 +15,7 @@ import {
   type ImageOptions,
 } from '../support/image-arbitrary.ts'
 import { applyAll } from '../support/oracle.ts'
+import { memoryParent } from '../support/memory-dir.ts'
 import { isRoot, missing, run, temporary } from '../support/peers.ts'
 import { tarBytes } from '../support/tar-builder.ts'
 import { describeTree } from '../support/tree.ts'
@@ -111,7 +112,7 @@ const peers: Peer[] = [
 
 for (const { name, runs, skip, images, directoryTimes, refusals, unpack } of peers)
   await t.test(`the same trees as ${name}`, { skip }, async t => {
-    const base = temporary(t, 'peers')
+    const base = temporary(t, 'peers', memoryParent())
     let index = 0
     let names = 0
     await differential(

@@ -199,7 +199,9 @@ function same(entry: Entry): Entry {
 
 /** What any user may make, and read again. */
 function ordinary(entry: Entry): Entry {
-  const access = entry.type === 'directory' ? 0o700 : entry.type === 'file' ? 0o400 : 0
+  // devices become files
+  const isReadable = ['file', 'char', 'block'].includes(entry.type)
+  const access = entry.type === 'directory' ? 0o700 : isReadable ? 0o400 : 0
   return { ...entry, mode: entry.mode | access }
 }
 

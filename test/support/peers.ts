@@ -20,6 +20,8 @@ export interface RunOptions {
   readonly ordinary?: boolean
   readonly umask?: string
   readonly cwd?: string
+  /** After so many ms it is killed; a minute by default. */
+  readonly timeout?: number
   /** On this processor only. */
   readonly processor?: number
 }
@@ -78,7 +80,7 @@ export function finish(
   }
   const [first = '', ...rest] = command
   const { error, status, stdout, stderr } = spawnSync(first, rest, {
-    timeout,
+    timeout: options.timeout ?? timeout,
     killSignal: 'SIGKILL',
     encoding: 'utf8',
     maxBuffer: 64 << 20,
@@ -129,8 +131,8 @@ interface Test {
 }
 
 /** A directory that everybody may use, removed after the test, whatever modes the files in it got. */
-export function temporary(t: Test, name = 'peers'): string {
-  const directory = mkdtempSync(path.join(tmpdir(), `koci-${name}-`))
+export function temporary(t: Test, name = 'peers', parent: string = tmpdir()): string {
+  const directory = mkdtempSync(path.join(parent, `koci-${name}-`))
   chmodSync(directory, 0o755)
   t.teardown(() => {
     if (!isRoot) finish('chmod', ['-R', 'u+rwX', directory])

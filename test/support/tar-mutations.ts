@@ -254,7 +254,10 @@ function asGo(entry: Collected): GoMember {
     atime: String(header.atime ?? ''),
     devmajor: header.devmajor,
     devminor: header.devminor,
-    xattrs: Object.fromEntries(header.xattrs.map(pair)),
+    // as Go writes a map
+    xattrs: Object.fromEntries(
+      header.xattrs.map(pair).sort(([one], [other]) => (one < other ? -1 : 1)),
+    ),
     sha256: header.size > largest ? '' : sumOf(entry),
   }
 }
@@ -285,8 +288,11 @@ export function compareWithGo(ours: Outcome, go: GoResult): Verdict {
     return { kind: 'refused', problem: `only koci refuses it: ${why}` }
   }
   if (go.error !== undefined) return { kind: 'both', problem: `Go refuses it: ${go.error}` }
-  const one = JSON.stringify(ours.entries.map(asGo), undefined, 1)
-  const other = JSON.stringify(normalized(go), undefined, 1)
-  if (one === other) return { kind: 'both' }
-  return { kind: 'both', problem: `koci reads ${one}\nGo reads ${other}` }
+  const one = ours.entries.map(asGo).map(member => JSON.stringify(member))
+  const other = normalized(go).map(member => JSON.stringify(member))
+  const at = one.findIndex((text, index) => text !== other[index])
+  if (at < 0 && one.length === other.length) return { kind: 'both' }
+  const index = at < 0 ? one.length : at
+  const problem = `entry ${index}: koci reads ${one[index]}\nand Go ${other[index]}`
+  return { kind: 'both', problem }
 }
