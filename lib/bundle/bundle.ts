@@ -1,7 +1,19 @@
 // A bundle directory: its lock, its metadata, and the list of what a run is making in it. That list is on disk before
 // the first thing is made, so that a rerun after a kill undoes exactly what the dead run made, and touches nothing else.
+import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
-import { chmod, lstat, mkdir, open, readdir, rename, rm, rmdir, stat } from 'node:fs/promises'
+import {
+  chmod,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  type FileHandle,
+} from 'node:fs/promises'
 import path from 'node:path'
 import { createError, wrapError } from '../errors.ts'
 import { tryLock, type Lock } from '../fs/lock.ts'
@@ -27,6 +39,15 @@ const privatePrefix = '.koci-'
 /** What a `write` that was killed can have left of our own files; other names that begin so aren't ours to remove. */
 const privateName = /^\.koci-((koci|umoci|config)\.json|sha\d+_[0-9a-f]+\.(mtree|stat))$/
 const maxMetadataBytes = 1 << 20
+
+/** What is written to a file; of pieces each is used up before the next one is asked for. */
+export type Content = string | Uint8Array | Iterable<Uint8Array>
+
+/** A file that is written and synced, under a private name. */
+export interface StagedFile extends AsyncDisposable {
+  /** Gives it its name. */
+  publish(): Promise<void>
+}
 
 /**
  * A locked bundle directory.
@@ -174,14 +195,33 @@ export class Bundle {
   }
 
   /** Writes a file of the bundle whole or not at all: private name, fsync, rename. */
-  async write(name: string, content: string | Uint8Array): Promise<void> {
+  async write(name: string, content: Content): Promise<void> {
+    await using staged = await this.stage(name, content)
+    await staged.publish()
+  }
+
+  /** As `write`, but the file gets its name only when it is told to; disposed of before, it never was. */
+  async stage(name: string, content: Content): Promise<StagedFile> {
     const target = this.hasClaimed(name) ? this.#pathOf(name) : await this.claim(name)
-    await this.#publish(target, content)
+    return this.#stage(target, content)
   }
 
   /** A file of the bundle, undefined if there is none; never follows a link, nor waits for a fifo. */
   read(name: string): Promise<Buffer | undefined> {
     return readOwnFile(this.#pathOf(name), Infinity)
+  }
+
+  /** The SHA-256 sum of a file of the bundle, undefined if there is none; for files of any size. */
+  async sha256(name: string): Promise<Buffer | undefined> {
+    return useOwnFile(this.#pathOf(name), Infinity, async file => {
+      const hash = createHash('sha256')
+      const buffer = Buffer.allocUnsafe(1 << 20)
+      for (;;) {
+        const { bytesRead } = await file.read(buffer, 0, buffer.length)
+        if (bytesRead === 0) return hash.digest()
+        hash.update(buffer.subarray(0, bytesRead))
+      }
+    })
   }
 
   /** Has a file removed as soon as the next commit, which doesn't need it any more, is on disk. */
@@ -280,9 +320,23 @@ export class Bundle {
     await rm(path.join(this.path, name), { force: true })
   }
 
-  async #publish(target: string, content: string | Uint8Array): Promise<void> {
+  async #publish(target: string, content: Content): Promise<void> {
+    await using staged = await this.#stage(target, content)
+    await staged.publish()
+  }
+
+  async #stage(target: string, content: Content): Promise<StagedFile> {
     const temporary = path.join(this.path, `${privatePrefix}${path.basename(target)}`)
-    try {
+    const discard = (): Promise<void> => rm(temporary, { force: true }).catch(() => {})
+    const attempt = async (action: () => Promise<void>): Promise<void> => {
+      try {
+        await action()
+      } catch (error) {
+        await discard()
+        throw wrapError(error, target)
+      }
+    }
+    await attempt(async () => {
       // left by a write that was killed: under the lock nobody else can be writing
       await rm(temporary, { force: true })
       const file = await open(temporary, 'wx', 0o644)
@@ -292,10 +346,17 @@ export class Bundle {
       } finally {
         await file.close()
       }
-      await rename(temporary, target)
-    } catch (error) {
-      await rm(temporary, { force: true }).catch(() => {})
-      throw wrapError(error, target)
+    })
+    let isPublished = false
+    return {
+      publish: () =>
+        attempt(async () => {
+          await rename(temporary, target)
+          isPublished = true
+        }),
+      [Symbol.asyncDispose]: async () => {
+        if (!isPublished) await discard()
+      },
     }
   }
 
@@ -338,10 +399,15 @@ async function readState(directory: string): Promise<BundleState | undefined> {
 }
 
 /** A file, undefined if there is none; never waits for a fifo, nor follows a link. */
-async function readOwnFile(
+function readOwnFile(file: string, maxBytes = maxMetadataBytes): Promise<Buffer | undefined> {
+  return useOwnFile(file, maxBytes, handle => handle.readFile())
+}
+
+async function useOwnFile<T>(
   file: string,
-  maxBytes = maxMetadataBytes,
-): Promise<Buffer | undefined> {
+  maxBytes: number,
+  use: (handle: FileHandle) => Promise<T>,
+): Promise<T | undefined> {
   try {
     const handle = await open(
       file,
@@ -354,7 +420,7 @@ async function readOwnFile(
           subject: file,
           reason: 'not a small regular file',
         })
-      return await handle.readFile()
+      return await use(handle)
     } finally {
       await handle.close()
     }

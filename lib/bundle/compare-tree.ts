@@ -8,6 +8,7 @@ import { S_IFDIR, S_IFMT, S_IFREG, type CString, type Stat } from '../fs/libc.ts
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { EntryComparison, type Verdict } from './compare-entry.ts'
 import type { Extra } from './extra.ts'
+import type { Listing } from './listing.ts'
 import { clampTime, flagRough, joinPath, type TreeRecord } from './record.ts'
 import {
   extraOf,
@@ -82,7 +83,10 @@ interface Visit {
 interface Frame {
   readonly node: DirNode
   readonly path: Buffer
-  readonly visits: Visit[]
+  /** Set where the directory was listed. */
+  listing: Listing | undefined
+  /** Subdirectories still to be entered: the row of one that is recorded, else what `visitOf` makes of its place. */
+  readonly visits: number[]
   next: number
 }
 
@@ -90,6 +94,44 @@ interface Frame {
 interface Names {
   readonly changed: Buffer[]
   readonly same: Array<{ readonly parent: Buffer; readonly name: CString }>
+}
+
+/** A listed directory that isn't recorded as one, as a negative number. */
+function visitOf(place: number, kind: Visit['kind']): number {
+  return -1 - place * 2 - (kind === 'A' ? 0 : 1)
+}
+
+/** The rows of what is recorded in a directory, sorted by name; in the record it is two sorted runs. */
+function mergedRows(record: TreeRecord, parent: number): Uint32Array {
+  const { end } = record.columns
+  const last = end[parent] as number
+  let directory = parent + 1
+  while (directory < last && !record.isDirectory(directory)) directory++
+  let count = directory - parent - 1
+  for (let row = directory; row < last; row = end[row] as number) count++
+  const rows = new Uint32Array(count)
+  const files = directory
+  let file = parent + 1
+  for (let at = 0; at < count; at++) {
+    const isFile =
+      file < files &&
+      (directory >= last || compareName(record, file, record.cname(directory)) < 0)
+    rows[at] = isFile ? file++ : directory
+    if (!isFile) directory = end[directory] as number
+  }
+  // what another tool or an editor wrote may be in any order
+  for (let at = 1; at < count; at++) {
+    const row = rows[at] as number
+    if (compareName(record, rows[at - 1] as number, record.cname(row)) > 0)
+      return rows.sort((one, other) => compareName(record, one, record.cname(other)))
+  }
+  return rows
+}
+
+/** How the name in a row is to another one. */
+function compareName(record: TreeRecord, row: number, name: CString): number {
+  const { nameEnd } = record.columns
+  return -name.compare(record.names, record.nameStart(row), nameEnd[row])
 }
 
 class Comparison {
@@ -126,18 +168,28 @@ class Comparison {
     this.#turns.check()
     const frames = [await this.#enter(root.root, statRoot(root), Buffer.alloc(0), 0)]
     for (let frame = frames.at(-1); frame; frame = frames.at(-1)) {
-      const visit = frame.visits[frame.next++]
+      const visit = this.#nextVisit(frame)
       if (!visit) {
         frames.pop()
         leaveDirectory(root, frame.node)
         continue
       }
+      frame.next++
       const entered = await this.#visit(frame, visit)
       if (entered) frames.push(entered)
     }
     this.#record.settle(this.#settled, this.#extras, time)
     this.#addAliases()
     return this.#changes.sort((a, b) => Buffer.compare(a.rawPath, b.rawPath))
+  }
+
+  #nextVisit({ listing, visits, next }: Frame): Visit | undefined {
+    const visit = visits[next]
+    if (visit === undefined) return undefined
+    if (visit >= 0) return { name: this.#record.cname(visit), row: visit, kind: 'M' }
+    const place = (-1 - visit) >> 1
+    const kind = (-1 - visit) & 1 ? 'M' : 'A'
+    return { name: (listing as Listing).name(place), row: -1, kind }
   }
 
   /** Enters a subdirectory; what was one when it was listed may be something else, or gone. */
@@ -161,7 +213,7 @@ class Comparison {
 
   /** Compares a directory's own metadata, and its entries that aren't directories. */
   async #enter(node: DirNode, stat: Stat, path: Buffer, row: number): Promise<Frame> {
-    const frame: Frame = { node, path, visits: [], next: 0 }
+    const frame: Frame = { node, path, listing: undefined, visits: [], next: 0 }
     const fd = this.#root.fdOf(node)
     if (row === -1) {
       await this.#addAll(frame)
@@ -188,10 +240,9 @@ class Comparison {
     const last = end[parent] as number
     let fd = this.#root.fdOf(frame.node)
     for (let row = parent + 1; row < last; row = end[row] as number) {
-      const name = record.cname(row)
-      if (record.isDirectory(row)) frame.visits.push({ name, row, kind: 'M' })
+      if (record.isDirectory(row)) frame.visits.push(row)
       else {
-        const pending = this.#compare(frame, fd, name, row)
+        const pending = this.#compare(frame, fd, record.cname(row), row)
         if (pending || this.#turns.isDue()) fd = await this.#wait(frame.node, pending)
       }
     }
@@ -203,41 +254,39 @@ class Comparison {
    */
   async #compareListed(frame: Frame, parent: number): Promise<boolean> {
     const record = this.#record
-    const { end } = record.columns
-    const last = end[parent] as number
-    const rows: Array<{ key: string; row: number }> = []
-    for (let row = parent + 1; row < last; row = end[row] as number)
-      rows.push({ key: record.name(row).toString('latin1'), row })
-    rows.sort((a, b) => (a.key < b.key ? -1 : 1))
+    const rows = mergedRows(record, parent)
 
     let fd = this.#root.fdOf(frame.node)
     let at = 0
     let same = 0
-    const listed = listDirectory(fd)
-    for (const { key, name, isDirectory } of listed) {
-      while (at < rows.length && (rows[at] as { key: string }).key < key)
-        this.#add('D', frame.path, record.cname((rows[at++] as { row: number }).row))
-      const row = rows[at]?.key === key ? (rows[at++] as { row: number }).row : -1
+    const listing = listDirectory(fd)
+    frame.listing = listing
+    for (let place = 0; place < listing.length; place++) {
+      const name = listing.name(place)
+      const isDirectory = listing.isDirectory(place)
+      let order = 1
+      while (at < rows.length && (order = compareName(record, rows[at] as number, name)) < 0)
+        this.#add('D', frame.path, record.cname(rows[at++] as number))
+      const row = order === 0 ? (rows[at++] as number) : -1
       if (row !== -1 && record.isDirectory(row) === isDirectory) same++
-      const pending = this.#meet(frame, fd, name, row, isDirectory)
+      const pending = this.#meet(frame, fd, place, name, row)
       if (pending || this.#turns.isDue()) fd = await this.#wait(frame.node, pending)
     }
-    while (at < rows.length)
-      this.#add('D', frame.path, record.cname((rows[at++] as { row: number }).row))
-    return same === rows.length && same === listed.length
+    while (at < rows.length) this.#add('D', frame.path, record.cname(rows[at++] as number))
+    return same === rows.length && same === listing.length
   }
 
   /** A listed name, recorded or not (-1). Returns a promise only where a file has to be read. */
   #meet(
     frame: Frame,
     fd: number,
+    place: number,
     name: CString,
     row: number,
-    isDirectory: boolean,
   ): Promise<void> | undefined {
-    const wasDirectory = row !== -1 && this.#record.isDirectory(row)
-    if (isDirectory) {
-      frame.visits.push({ name, row: wasDirectory ? row : -1, kind: row === -1 ? 'A' : 'M' })
+    if (frame.listing?.isDirectory(place)) {
+      const wasDirectory = row !== -1 && this.#record.isDirectory(row)
+      frame.visits.push(wasDirectory ? row : visitOf(place, row === -1 ? 'A' : 'M'))
       return
     }
     if (row !== -1) return this.#compare(frame, fd, name, row)
@@ -249,8 +298,10 @@ class Comparison {
   /** Everything in a directory that isn't recorded, or not as one. */
   async #addAll(frame: Frame): Promise<void> {
     let fd = this.#root.fdOf(frame.node)
-    for (const { name, isDirectory } of listDirectory(fd)) {
-      const pending = this.#meet(frame, fd, name, -1, isDirectory)
+    const listing = listDirectory(fd)
+    frame.listing = listing
+    for (let place = 0; place < listing.length; place++) {
+      const pending = this.#meet(frame, fd, place, listing.name(place), -1)
       if (pending || this.#turns.isDue()) fd = await this.#wait(frame.node, pending)
     }
   }

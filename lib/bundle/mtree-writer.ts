@@ -44,10 +44,19 @@ const typeWords: Readonly<Record<number, string>> = {
   [S_IFSOCK]: ' type=socket',
 }
 
-/** Writes the record as text. The same record gives the same bytes: unlike umoci's, they name no user, host or date. */
-export function writeMtree(record: TreeRecord): Buffer {
+/** Bytes after which a piece ends with the line at hand. */
+const defaultPieceBytes = 256 * 1024
+
+/**
+ * Writes the record as text, in pieces of whole lines, each of which is valid until the next one is asked for.
+ * The same record gives the same bytes: unlike umoci's, they name no user, host or date.
+ */
+export function* writeMtree(
+  record: TreeRecord,
+  pieceBytes: number = defaultPieceBytes,
+): Generator<Buffer, void, undefined> {
   const { mode, uid, gid, end } = record.columns
-  const out = new TextWriter(record.count)
+  const out = new TextWriter(pieceBytes)
   const open: number[] = []
   const path: Buffer[] = []
   let setUid = -1
@@ -72,9 +81,13 @@ export function writeMtree(record: TreeRecord): Buffer {
       }
     }
     out.entry(record, row, setUid, setGid)
+    if (out.length >= pieceBytes) yield out.take()
   }
-  for (let depth = open.length; depth > 0; depth--) out.text('..\n')
-  return out.finish()
+  for (let depth = open.length; depth > 0; depth--) {
+    out.text('..\n')
+    if (out.length >= pieceBytes) yield out.take()
+  }
+  if (out.length > 0) yield out.take()
 }
 
 const dot = Buffer.from('.')
@@ -83,8 +96,20 @@ class TextWriter {
   #buffer: Buffer
   #at = 0
 
-  constructor(entries: number) {
-    this.#buffer = Buffer.allocUnsafe(4096 + entries * 160)
+  constructor(pieceBytes: number) {
+    this.#buffer = Buffer.allocUnsafe(pieceBytes + 4096)
+  }
+
+  /** Bytes that were not taken yet. */
+  get length(): number {
+    return this.#at
+  }
+
+  /** What was written since; the memory is used again. */
+  take(): Buffer {
+    const piece = this.#buffer.subarray(0, this.#at)
+    this.#at = 0
+    return piece
   }
 
   text(text: string): void {
@@ -137,10 +162,6 @@ class TextWriter {
       this.#hash(columns.sha256, row)
     this.#xattrs(mode, extra, start)
     this.#buffer[this.#at++] = 0x0a
-  }
-
-  finish(): Buffer {
-    return this.#buffer.subarray(0, this.#at)
   }
 
   #link(target: Buffer): void {

@@ -133,9 +133,9 @@ export class RecordBuilder {
 
   /** The record; the builder isn't used any more. */
   finish(freshTime: bigint): TreeRecord {
-    const columns = resize(this.#columns, this.count, this.count)
+    // views: memory that was never touched takes no room
     return new TreeRecord(
-      columns,
+      firstRows(this.#columns, this.count),
       this.#names.subarray(0, this.#nameEnd),
       this.#extras.subarray(0, this.#extraEnd),
       freshTime,
@@ -163,6 +163,24 @@ function makeColumns(rows: number): Columns {
     extra: new Uint32Array(rows),
     flags: new Uint8Array(rows),
     sha256: Buffer.alloc(rows * hashBytes),
+  }
+}
+
+function firstRows(columns: Columns, count: number): Columns {
+  return {
+    mode: columns.mode.subarray(0, count),
+    uid: columns.uid.subarray(0, count),
+    gid: columns.gid.subarray(0, count),
+    nlink: columns.nlink.subarray(0, count),
+    size: columns.size.subarray(0, count),
+    mtime: columns.mtime.subarray(0, count),
+    ctime: columns.ctime.subarray(0, count),
+    ino: columns.ino.subarray(0, count),
+    end: columns.end.subarray(0, count),
+    nameEnd: columns.nameEnd.subarray(0, count),
+    extra: columns.extra.subarray(0, count),
+    flags: columns.flags.subarray(0, count),
+    sha256: columns.sha256.subarray(0, count * hashBytes),
   }
 }
 

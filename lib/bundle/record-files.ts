@@ -1,6 +1,6 @@
 // A bundle's record on disk: umoci's mtree text, named after the manifest, and koci's stat index beside it.
 // The text is the truth that every tool reads; the index only spares work, and counts only for exactly that text.
-import { createHash } from 'node:crypto'
+import { createHash, type Hash } from 'node:crypto'
 import type { Digest } from '../oci/digest.ts'
 import type { Bundle } from './bundle.ts'
 import { parseMtree } from './mtree-parser.ts'
@@ -14,12 +14,11 @@ export async function saveRecord(
   manifest: Digest,
   record: TreeRecord,
 ): Promise<void> {
-  const text = writeMtree(record)
-  await bundle.write(
-    indexName(manifest),
-    encodeStatIndex(record, { manifest, textSha256: sha256(text) }),
-  )
-  await bundle.write(textName(manifest), text)
+  const hash = createHash('sha256')
+  await using text = await bundle.stage(textName(manifest), hashed(writeMtree(record), hash))
+  const owner = { manifest, textSha256: hash.digest() }
+  await bundle.write(indexName(manifest), encodeStatIndex(record, owner))
+  await text.publish()
 }
 
 /** Renews the index after a comparison found that nothing of what it holds had changed. */
@@ -28,12 +27,9 @@ export async function saveIndex(
   manifest: Digest,
   record: TreeRecord,
 ): Promise<void> {
-  const text = await bundle.read(textName(manifest))
-  if (!text) return
-  await bundle.write(
-    indexName(manifest),
-    encodeStatIndex(record, { manifest, textSha256: sha256(text) }),
-  )
+  const textSha256 = await bundle.sha256(textName(manifest))
+  if (!textSha256) return
+  await bundle.write(indexName(manifest), encodeStatIndex(record, { manifest, textSha256 }))
 }
 
 /**
@@ -44,13 +40,13 @@ export async function loadRecord(
   bundle: Bundle,
   manifest: Digest,
 ): Promise<TreeRecord | undefined> {
-  const text = await bundle.read(textName(manifest))
-  if (!text) return undefined
+  const textSha256 = await bundle.sha256(textName(manifest))
+  if (!textSha256) return undefined
   const index = await bundle.read(indexName(manifest))
-  const owner = { manifest, textSha256: sha256(text) }
-  return (
-    decodeStatIndex(index, owner) ?? parseMtree(text, `${bundle.path}/${textName(manifest)}`)
-  )
+  const record = decodeStatIndex(index, { manifest, textSha256 })
+  if (record) return record
+  const text = await bundle.read(textName(manifest))
+  return text && parseMtree(text, `${bundle.path}/${textName(manifest)}`)
 }
 
 /** Has both files removed with the next commit of the bundle. */
@@ -67,6 +63,9 @@ function indexName(manifest: Digest): string {
   return `${manifest.replace(':', '_')}.stat`
 }
 
-function sha256(bytes: Buffer): Buffer {
-  return createHash('sha256').update(bytes).digest()
+function* hashed(pieces: Iterable<Buffer>, hash: Hash): Generator<Buffer, void, undefined> {
+  for (const piece of pieces) {
+    hash.update(piece)
+    yield piece
+  }
 }

@@ -1,8 +1,10 @@
 // Records a tree as it is on disk. Files that were hashed while they were written aren't read again.
+import { createHash } from 'node:crypto'
 import { createError, wrapError } from '../errors.ts'
 import { readXattrs, XattrReader } from '../fs/entry-xattrs.ts'
 import { S_IFMT, S_IFREG, type CString, type Stat } from '../fs/libc.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
+import { Listing } from './listing.ts'
 import { RecordBuilder } from './record-builder.ts'
 import type { TreeRecord } from './record.ts'
 import {
@@ -38,7 +40,8 @@ export interface RecordOptions {
 interface Frame {
   readonly row: number
   readonly node: DirNode
-  readonly directories: CString[]
+  readonly listing: Listing
+  /** The place in the listing from which on to look for the next subdirectory. */
   next: number
 }
 
@@ -60,6 +63,9 @@ export async function recordTree(
     throw wrapError(error, subject)
   }
 }
+
+/** Of no bytes. */
+const emptySum = createHash('sha256').digest()
 
 class Recorder {
   readonly #root: Rooted
@@ -84,7 +90,7 @@ class Recorder {
     this.#turns.check()
     const frames = [await this.#enter(root.root, statRoot(root))]
     for (let frame = frames.at(-1); frame; frame = frames.at(-1)) {
-      const name = frame.directories[frame.next++]
+      const name = nextDirectory(frame)
       if (name === undefined) {
         this.#builder.leave(frame.row)
         frames.pop()
@@ -108,15 +114,15 @@ class Recorder {
     const xattrs = readXattrs(fd)
     if (xattrs.length > 0) this.#builder.setExtra(row, { xattrs })
 
-    const directories: CString[] = []
-    if (node.parent && isMountPoint(root, node)) return { row, node, directories, next: 0 }
-    for (const { name, isDirectory } of listDirectory(fd)) {
+    if (node.parent && isMountPoint(root, node))
+      return { row, node, listing: new Listing(), next: 0 }
+    const listing = listDirectory(fd)
+    for (const { name, isDirectory } of listing) {
       if (this.#turns.isDue()) {
         await this.#turns.take()
         fd = root.fdOf(node)
       }
-      if (isDirectory) directories.push(name)
-      else {
+      if (!isDirectory) {
         const stat = statEntry(fd, name)
         const reading = stat && this.#add(fd, name, stat)
         if (reading) {
@@ -125,7 +131,7 @@ class Recorder {
         }
       }
     }
-    return { row, node, directories, next: 0 }
+    return { row, node, listing, next: 0 }
   }
 
   // Returns a promise only where a file has to be read.
@@ -135,6 +141,10 @@ class Recorder {
     if (extra) this.#builder.setExtra(row, extra)
     const isRead = (stat.mode & S_IFMT) === S_IFREG && stat.mountID === this.#mountID
     if (!isRead) return
+    if (stat.size === 0) {
+      this.#builder.setHash(row, emptySum)
+      return
+    }
     const known = this.#hashes?.get(stat.ino)
     if (known && known.size === stat.size && known.mtime === stat.mtime)
       this.#builder.setHash(row, known.sha256)
@@ -145,4 +155,13 @@ class Recorder {
   async #hash(row: number, fd: number, name: CString, stat: Stat): Promise<void> {
     this.#builder.setHash(row, await this.#hasher.hash(fd, name, stat))
   }
+}
+
+function nextDirectory(frame: Frame): CString | undefined {
+  const { listing } = frame
+  while (frame.next < listing.length) {
+    const place = frame.next++
+    if (listing.isDirectory(place)) return listing.name(place)
+  }
+  return undefined
 }

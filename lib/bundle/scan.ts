@@ -32,13 +32,7 @@ import { tryStat } from '../fs/stat.ts'
 import { errno } from '../fs/syscall.ts'
 import * as sys from '../fs/syscall.ts'
 import { type Extra } from './extra.ts'
-
-/** A name in a directory. `key` is its bytes as latin1, so that comparing keys compares bytes. */
-export interface Listed {
-  readonly key: string
-  readonly name: CString
-  readonly isDirectory: boolean
-}
+import { Listing } from './listing.ts'
 
 const listBuffer = Buffer.allocUnsafeSlow(256 * 1024)
 
@@ -46,33 +40,26 @@ const listBuffer = Buffer.allocUnsafeSlow(256 * 1024)
  * Everything in an open directory but `.` and `..`, sorted bytewise. `isDirectory` is what the file system says in
  * passing; where it says nothing the name is stat'ed. Throws a SystemCallError.
  */
-export function listDirectory(fd: number): Listed[] {
+export function listDirectory(fd: number): Listing {
   fail(sys.rewind(fd), 'lseek')
-  const list: Listed[] = []
+  const list = new Listing()
   for (;;) {
     const length = fail(sys.getdents(fd, listBuffer), 'getdents64')
-    if (length === 0) break
-    // one copy a batch, of which the names are slices
-    const batch = Buffer.from(listBuffer.subarray(0, length))
-    for (let at = 0; at < length; at += batch.readUInt16LE(at + 16)) {
+    if (length === 0) return list.sort()
+    for (let at = 0; at < length; at += listBuffer.readUInt16LE(at + 16)) {
       const start = at + 19
       let end = start
-      while (batch[end] !== 0) end++
-      if (batch[start] === 0x2e && (end - start === 1 || isDotDot(batch, start, end))) continue
-      const name = batch.subarray(start, end + 1) as CString
-      const type = batch[at + 18] as number
-      list.push({
-        key: batch.toString('latin1', start, end),
-        name,
-        isDirectory: type === 0 ? isDirectoryByStat(fd, name) : type === DT_DIR,
-      })
+      while (listBuffer[end] !== 0) end++
+      if (listBuffer[start] === 0x2e && (end - start === 1 || isDotDot(listBuffer, start, end)))
+        continue
+      const type = listBuffer[at + 18] as number
+      const isDirectory =
+        type === 0
+          ? isDirectoryByStat(fd, listBuffer.subarray(start, end + 1) as CString)
+          : type === DT_DIR
+      list.add(listBuffer, start, end, isDirectory)
     }
   }
-  return list.sort(byKey)
-}
-
-function byKey(a: Listed, b: Listed): number {
-  return a.key < b.key ? -1 : 1
 }
 
 function isDotDot(batch: Buffer, start: number, end: number): boolean {

@@ -21,10 +21,13 @@ const digestAt = 72
 const rowBytes = 4 * 8 + 6 * 4 + 2 + 1
 
 /**
- * The file's content. Layout: header, the columns, widest first, then sums, names, extras, and a SHA-256 sum of all that.
- * Write it to a private name, fsync and rename.
+ * The file's content, in pieces that are the record's own memory: it must not change meanwhile. Layout: header, the
+ * columns, widest first, then sums, names, extras, and a SHA-256 sum of all that.
  */
-export function encodeStatIndex(record: TreeRecord, owner: IndexOwner): Buffer {
+export function* encodeStatIndex(
+  record: TreeRecord,
+  owner: IndexOwner,
+): Generator<Buffer, void, undefined> {
   const { columns, count, names, extras } = record
   const header = Buffer.alloc(headerBytes)
   new Uint32Array(header.buffer, header.byteOffset, 6).set([
@@ -40,8 +43,11 @@ export function encodeStatIndex(record: TreeRecord, owner: IndexOwner): Buffer {
   header.write(owner.manifest, digestAt, 'latin1')
   const parts = [header, ...columnsOf(columns).map(bytesOf), columns.sha256, names, extras]
   const hash = createHash('sha256')
-  for (const part of parts) hash.update(part)
-  return Buffer.concat([...parts, hash.digest()])
+  for (const part of parts) {
+    hash.update(part)
+    yield part
+  }
+  yield hash.digest()
 }
 
 /**

@@ -30,6 +30,9 @@ const MAX_OPEN = 256
 const slash = 0x2f
 const dot = 0x2e
 
+/** Most directories have no subdirectories, and a Map is large. */
+const none: ReadonlyMap<string, DirNode<never>> = new Map<string, DirNode<never>>()
+
 /** A directory of the real tree. `Data` is for whoever works on the tree. */
 export class DirNode<Data = unknown> {
   /** Undefined for the root. */
@@ -40,7 +43,7 @@ export class DirNode<Data = unknown> {
   /** -1 while closed; ask `Rooted.fdOf()`. */
   fd: number
   /** By the name's bytes, as latin1. Only those that were opened so far. */
-  readonly children: Map<string, DirNode<Data>> = new Map()
+  children: ReadonlyMap<string, DirNode<Data>> = none
   data: Data | undefined = undefined
   /** Removed or replaced: nothing may be done with it any more. */
   dropped = false
@@ -54,6 +57,14 @@ export class DirNode<Data = unknown> {
     this.name = name
     this.fd = fd
     this.stat = stat
+  }
+
+  /** For Rooted alone. */
+  setChild(key: string, child: DirNode<Data> | undefined): void {
+    if (this.children === none) this.children = new Map<string, DirNode<Data>>()
+    const children = this.children as Map<string, DirNode<Data>>
+    if (child === undefined) children.delete(key)
+    else children.set(key, child)
   }
 }
 
@@ -99,6 +110,7 @@ export class Rooted<Data = unknown> {
   readonly #modes = new Map<DirNode<Data>, number>()
   readonly #open = new Set<DirNode<Data>>()
   #clock = 0
+  #nodes = 1
   // the last directory that was looked up by path: neighbours come in runs
   #memoPath = Buffer.alloc(0)
   #memoNode: DirNode<Data> | undefined
@@ -195,14 +207,29 @@ export class Rooted<Data = unknown> {
     this.#memoNode = undefined
     const child = node.children.get(key)
     if (child === undefined) return
-    node.children.delete(key)
+    node.setChild(key, undefined)
     const rest = [child]
     for (let next = rest.pop(); next !== undefined; next = rest.pop()) {
       next.dropped = true
+      this.#nodes -= 1
       this.#closeNode(next)
       this.#modes.delete(next)
-      rest.push(...next.children.values())
+      for (const below of next.children.values()) rest.push(below)
     }
+  }
+
+  /** How many directories are known, the root included. */
+  get size(): number {
+    return this.#nodes
+  }
+
+  /** Restores modes, then forgets every directory but the root, which stays as it is; others are opened anew when needed. */
+  forgetAll(): void {
+    const mode = this.#modes.get(this.root)
+    this.#modes.delete(this.root)
+    this.restoreModes()
+    if (mode !== undefined) this.#modes.set(this.root, mode)
+    for (const key of this.root.children.keys()) this.forget(this.root, key)
   }
 
   /** Notes the mode that a directory is to have after `restoreModes()`, instead of the one it had. */
@@ -291,7 +318,8 @@ export class Rooted<Data = unknown> {
       return stat
     }
     const child = new DirNode<Data>(node, name, fd, stat)
-    node.children.set(key, child)
+    node.setChild(key, child)
+    this.#nodes += 1
     this.#keep(child)
     this.#widenOpen(child)
     return child

@@ -103,6 +103,7 @@ export class LayerApplier implements TarHandler {
     this.entries += 1
     this.#path = cleanPath(header.rawPath)
     try {
+      this.#tree.relieve()
       this.#apply(header)
     } catch (error) {
       throw this.#wrap(error)

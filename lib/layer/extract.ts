@@ -9,7 +9,7 @@ import { RATIO_FLOOR, readBlob, type BlobOutput, type BlobSource } from './blob-
 import type { Control } from './control.ts'
 import type { DirectoryState } from './directory-state.ts'
 import type { Dialect } from './extraction.ts'
-import { FileHashes } from './file-hashes.ts'
+import { FileHashes, keptHashes } from './file-hashes.ts'
 import { readInflated, type Inflated } from './inflate-ahead.ts'
 import type { LayerRecordRequest, StackingReport } from './layer.ts'
 import type { Limits } from './limits.ts'
@@ -69,7 +69,7 @@ export function extractBlob(
   const subject = `layer ${job.blob.digest}`
   const privileges = readPrivileges()
   const warnings = new Warnings()
-  const hashes = job.hashFiles === true ? new FileHashes() : undefined
+  const hashes = job.hashFiles === true ? new FileHashes(keptHashes) : undefined
   const { limits = {} } = job
   const rooted = openTarget(job.target, !privileges.overridesModes)
   const applier = new LayerApplier(

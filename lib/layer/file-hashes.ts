@@ -20,6 +20,12 @@ export interface TransferredHashes {
 const SUM = 32
 
 /**
+ * How many hashes an extraction keeps, 56 bytes each: more than any usual image has files. What a layer that is made to
+ * fill memory has beyond them is read again.
+ */
+export const keptHashes: number = 2 ** 19
+
+/**
  * Hashes of files by inode number; what was added last about an inode counts. The first look-up after additions makes
  * an index of all: first add, then look up.
  *
@@ -27,6 +33,7 @@ const SUM = 32
  * know that all files are on one file system.
  */
 export class FileHashes {
+  readonly #most: number
   #count = 0
   #inodes = new BigUint64Array(256)
   #sums = new Uint8Array(256 * SUM)
@@ -34,13 +41,19 @@ export class FileHashes {
   #mtimes = new BigInt64Array(256)
   #index: InodeTable | undefined
 
-  /** How many additions there were. */
+  /** `most`: of what is more, the older half is given up. */
+  constructor(most: number = Infinity) {
+    this.#most = most
+  }
+
+  /** How many additions there were, less those that were given up. */
   get length(): number {
     return this.#count
   }
 
   /** `sha256`: 32 bytes, which are copied. A file from after 2262 is as good as not hashed: its mtime doesn't fit. */
   add(inode: bigint, sha256: Uint8Array, size: number, mtime: bigint): void {
+    if (this.#count >= this.#most) this.#giveUp(this.#count - (this.#most >> 1))
     if (this.#count === this.#inodes.length) this.#grow(this.#count * 2)
     const at = this.#count++
     this.#inodes[at] = inode
@@ -72,6 +85,7 @@ export class FileHashes {
   }
 
   #append(other: FileHashes): void {
+    this.#giveUp(Math.min(this.#count, this.#count + other.#count - this.#most))
     const total = this.#count + other.#count
     if (total > this.#inodes.length) this.#grow(Math.max(total, this.#inodes.length * 2))
     this.#inodes.set(other.#inodes.subarray(0, other.#count), this.#count)
@@ -81,6 +95,17 @@ export class FileHashes {
     this.#count = total
     this.#index = undefined
     other.toTransferable()
+  }
+
+  /** Forgets the oldest. */
+  #giveUp(count: number): void {
+    if (count <= 0) return
+    this.#inodes.copyWithin(0, count, this.#count)
+    this.#sums.copyWithin(0, count * SUM, this.#count * SUM)
+    this.#sizes.copyWithin(0, count, this.#count)
+    this.#mtimes.copyWithin(0, count, this.#count)
+    this.#count -= count
+    this.#index = undefined
   }
 
   #adopt(value: TransferredHashes): void {

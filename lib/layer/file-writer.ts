@@ -95,7 +95,8 @@ export class FileWriter {
     if (!modeFirst && mode !== header.mode) check(sys.fchmod(fd, header.mode), 'fchmod')
     check(sys.futimens(fd, timespecs(header.atime ?? header.mtime, header.mtime)), 'futimens')
     const mtime = metadata.storedTime(header.mtime, fd, undefined, () => path)
-    if (this.#hashes !== undefined) {
+    // nobody reads an empty file to know its sum
+    if (this.#hashes !== undefined && header.size > 0) {
       if (sum === undefined) this.#hashes.forget(this.#stat.ino)
       else this.#hashes.add(this.#stat.ino, sum, header.size, mtime)
     }

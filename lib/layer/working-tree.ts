@@ -13,6 +13,8 @@ import type { TarHeader } from './tar-header.ts'
 import type { Warnings } from './warnings.ts'
 
 const slash = 0x2f
+/** How many directories are kept in memory where they can be finished before the layer is; changed by tests. */
+export const treeBounds: { directories: number } = { directories: 8192 }
 
 /** How a tree is worked on. */
 export interface TreeOptions extends MetadataOptions {
@@ -40,7 +42,7 @@ export class WorkingTree {
   readonly #privileges: Privileges
   readonly #warnings: Warnings
   /** Directories that were worked in, in that order. */
-  readonly #directories: Directory[] = []
+  #directories: Directory[] = []
   /** What is noted for the sake of whiteouts: names, or only in which directories something was written. */
   readonly #notes: 'nothing' | 'names' | 'directories'
   /** Set for an overlay dialect. */
@@ -159,18 +161,41 @@ export class WorkingTree {
 
   /** Gives directories their metadata, and those that were there before their times. To be called once, at the end. */
   finish(): void {
-    for (const node of this.#directories) {
-      const state = node.data
-      if (node.dropped || state === undefined) continue
-      try {
-        this.#finishDirectory(node, state)
-        this.observer?.finished(node, this.rooted.fdOf(node))
-      } catch (error) {
-        throw wrapError(error, pathOf(node))
-      }
-    }
-    try {
+    for (const node of this.#directories) this.#finishNode(node)
+    this.#settleModes(() => {
       this.rooted.restoreModes()
+    })
+  }
+
+  /**
+   * To be called between entries: where there are too many directories in memory, all are finished and forgotten, which
+   * makes every node invalid. One that is met again is taken for one that was there before, and gets its times back in
+   * the end. What else is noted of directories serves whiteouts, which a first layer has none of.
+   */
+  relieve(): void {
+    if (this.#notes !== 'nothing' || this.rooted.size <= treeBounds.directories) return
+    const { root } = this.rooted
+    for (const node of this.#directories) if (node !== root) this.#finishNode(node)
+    this.#settleModes(() => {
+      this.rooted.forgetAll()
+    })
+    this.#directories = root.data === undefined ? [] : [root]
+  }
+
+  #finishNode(node: Directory): void {
+    const state = node.data
+    if (node.dropped || state === undefined) return
+    try {
+      this.#finishDirectory(node, state)
+      this.observer?.finished(node, this.rooted.fdOf(node))
+    } catch (error) {
+      throw wrapError(error, pathOf(node))
+    }
+  }
+
+  #settleModes(settle: () => void): void {
+    try {
+      settle()
     } catch (error) {
       throw wrapError(error, 'modes of directories')
     }

@@ -11,7 +11,7 @@ import {
 import { recordTree } from '../../lib/bundle/record-tree.ts'
 import type { Driver } from '../../lib/driver.ts'
 import { withTree } from '../../lib/fs/open-tree.ts'
-import { FileHashes } from '../../lib/layer/file-hashes.ts'
+import { FileHashes, keptHashes } from '../../lib/layer/file-hashes.ts'
 
 /**
  * Records bundles as umoci does (`<manifest digest>.mtree`, with an index beside it), and lists changes by comparing.
@@ -23,7 +23,7 @@ export function mtree(): Driver {
     explain: () => 'records the rootfs, and compares it with the record to list changes',
 
     async unpack(ctx, next) {
-      const hashes = ctx.extraction.hashFiles(new FileHashes())
+      const hashes = ctx.extraction.hashFiles(new FileHashes(keptHashes))
       await next()
       // umoci must stop at a stacked bundle rather than err: its rootfs is empty whenever it isn't mounted
       if (ctx.extraction.layering === 'stacked') return

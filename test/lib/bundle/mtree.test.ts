@@ -3,7 +3,8 @@ import * as fs from 'node:fs'
 import * as fc from 'fast-check'
 import t from 'tap'
 import { parseMtree } from '../../../lib/bundle/mtree-parser.ts'
-import { umociKeywords, writeMtree } from '../../../lib/bundle/mtree-writer.ts'
+import { umociKeywords } from '../../../lib/bundle/mtree-writer.ts'
+import { textOf } from '../../support/record.ts'
 import { RecordBuilder } from '../../../lib/bundle/record-builder.ts'
 import { recordTree } from '../../../lib/bundle/record-tree.ts'
 import type { RecordEntry, TreeRecord } from '../../../lib/bundle/record.ts'
@@ -117,8 +118,8 @@ await t.test('writes what umoci wrote, but for comments', async t => {
     text
       .split('\n')
       .filter(line => !line.startsWith('#') && line !== 'new' && line !== 'new/sub')
-  t.same(uncommented(writeMtree(parse(umociText)).toString()), uncommented(umociText))
-  t.match(writeMtree(parse(umociText)).toString(), '\n# dir\\012new/sub\n')
+  t.same(uncommented(textOf(parse(umociText)).toString()), uncommented(umociText))
+  t.match(textOf(parse(umociText)).toString(), '\n# dir\\012new/sub\n')
 })
 
 await t.test('reads what others write', async t => {
@@ -232,13 +233,13 @@ await t.test('names and link targets of any bytes come back', async () => {
       (names, target) => {
         names.sort((a, b) => Buffer.compare(a, b))
         const record = linksTo(names, target)
-        const text = writeMtree(record)
+        const text = textOf(record)
         const back = parseMtree(text, 'test')
         return (
           /^[\n\x20-\x7e]*$/.test(text.toString('latin1')) &&
           names.every((name, at) => back.name(at + 1).equals(name)) &&
           names.every((_, at) => back.extra(at + 1).rawLinkname?.equals(target)) &&
-          writeMtree(back).equals(text)
+          textOf(back).equals(text)
         )
       },
     ),
@@ -255,7 +256,7 @@ await t.test('what umoci could not read again is left out', async t => {
     const row = builder.add({ ...directory, mode: 0o040755 }, Buffer.from(''), 0, 0)
     builder.setExtra(row, { xattrs })
     builder.leave(row)
-    return writeMtree(builder.finish(0n)).toString()
+    return textOf(builder.finish(0n)).toString()
   }
   t.match(record([xattr(1024)]), 'xattr.user.1024=')
   t.notMatch(record([xattr(1025), xattr(1)]), 'xattr.')
@@ -281,7 +282,7 @@ await t.test('a path too long for a comment is cut', async t => {
       ),
     )
   for (const row of rows.toReversed()) builder.leave(row)
-  const text = writeMtree(builder.finish(0n))
+  const text = textOf(builder.finish(0n))
   t.ok(
     text
       .toString()
@@ -314,7 +315,7 @@ await t.test('umoci finds nothing changed by our text', { skip: withoutUmoci }, 
   fs.chmodSync(`${rootfs}/d/sp ace`, 0o664)
 
   const [mtree = ''] = fs.readdirSync(`${dir}/b`).filter(name => name.endsWith('.mtree'))
-  const text = await inTree(rootfs, async tree => writeMtree(await recordTree(tree)))
+  const text = await inTree(rootfs, async tree => textOf(await recordTree(tree)))
   fs.writeFileSync(`${dir}/b/${mtree}`, text)
   umoci('repack', '--image', 'image:u', 'b')
   t.equal(layersOf(dir, 'u'), 0, 'an empty diff makes no layer')
@@ -323,8 +324,8 @@ await t.test('umoci finds nothing changed by our text', { skip: withoutUmoci }, 
   umoci('repack', '--refresh-bundle', '--image', 'image:v', 'b')
   t.equal(layersOf(dir, 'v'), 1, 'and a change makes one')
   const [theirs = ''] = fs.readdirSync(`${dir}/b`).filter(name => name.endsWith('.mtree'))
-  const own = await inTree(rootfs, async tree => writeMtree(await recordTree(tree)))
-  const written = writeMtree(parseMtree(fs.readFileSync(`${dir}/b/${theirs}`), theirs))
+  const own = await inTree(rootfs, async tree => textOf(await recordTree(tree)))
+  const written = textOf(parseMtree(fs.readFileSync(`${dir}/b/${theirs}`), theirs))
   t.equal(written.toString(), own.toString(), 'what umoci wrote reads the same')
 })
 
