@@ -205,9 +205,13 @@ await t.test('files are hashed as they are written, in one piece or many', async
   const members = bodies.map((body, index) => file(`f${index}`, { body, mtime: '5.000000007' }))
   members.push({ name: 'h', type: 'hardlink', linkname: 'f1' })
   const [result] = sandbox.apply([members], { rootless, hashFiles: true })
-  t.equal(result?.hashes?.length, bodies.length)
+  t.equal(result?.hashes?.length, bodies.length - 1)
   for (const [index, body] of bodies.entries()) {
     const { ino } = lstatSync(join(sandbox.rootfs, `f${index}`), { bigint: true })
+    if (body === '') {
+      t.equal(result?.hashes?.get(ino), undefined, 'nothing is kept about empty files')
+      continue
+    }
     t.strictSame(result?.hashes?.get(ino), {
       sha256: createHash('sha256').update(body).digest(),
       size: body.length,
@@ -222,7 +226,7 @@ await t.test(
   async t => {
     const sandbox = sandboxIn(t)
     const times = [-1n, 2n ** 33n, 99_999_999_999n]
-    const members = times.map((mtime, index) => file(`t${index}`, { mtime }))
+    const members = times.map((mtime, index) => file(`t${index}`, { body: 'x', mtime }))
     const [result] = sandbox.apply([members], { rootless, hashFiles: true })
     const clamped = times.filter((mtime, index) => {
       const stat = lstatSync(join(sandbox.rootfs, `t${index}`), { bigint: true })

@@ -1,0 +1,123 @@
+// Memory is bounded whatever the input: the peak of whole processes, as the kernel counts it.
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, statfsSync } from 'node:fs'
+import path from 'node:path'
+import t from 'tap'
+import { childEnvironment, plainly } from './bin/run-koci.ts'
+import { alike, makeBigImage, zeros, type TarPieces } from './support/big-image.ts'
+import { tarBytes } from './support/tar-builder.ts'
+
+const top = path.resolve(import.meta.dirname, '..')
+const preload = path.join(import.meta.dirname, 'support/tell-peak.js')
+const rootless = process.geteuid?.() === 0 ? [] : ['--rootless']
+const megabyte = 2 ** 20
+
+// as it is installed: stripping types from sources takes memory of its own
+const dist = t.testdir()
+const tsc = path.join(top, 'node_modules/.bin/tsc')
+spawnSync(...plainly(tsc, ['-p', path.join(top, 'tsconfig.build.json'), '--outDir', dist]), {
+  cwd: top,
+  env: childEnvironment(),
+})
+
+/** Runs koci; its exit code, what it said, and its peak of resident memory in MB. */
+async function run(args: readonly string[]) {
+  const node = ['--import', preload, path.join(dist, 'bin/koci.js'), ...args]
+  const koci = spawn(...plainly(process.execPath, node), {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: childEnvironment(),
+    timeout: 240_000,
+  })
+  let text = ''
+  koci.stderr?.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
+  const [code] = await once(koci, 'close')
+  const [, peak] = /^peak (\d+)$/m.exec(text) ?? []
+  if (peak === undefined) throw new Error(`exit ${String(code)}: ${text}`)
+  return { code: Number(code), text, peak: Math.round(Number(peak) / 1024) }
+}
+
+/** A directory in memory where there is enough of it: a million files take minutes on a disk. */
+function roomyDirectory(t: { testdir(): string; teardown(run: () => void): void }): string {
+  try {
+    const { bavail, bsize } = statfsSync('/dev/shm')
+    if (bavail * bsize < 6 * 2 ** 30) return t.testdir()
+    const directory = mkdtempSync('/dev/shm/koci-test-')
+    t.teardown(() => rmSync(directory, { recursive: true, force: true }))
+    return directory
+  } catch {
+    return t.testdir()
+  }
+}
+
+const file = { name: 'x', mtime: 1_700_000_000 }
+
+function* filesIn(count: number, perDirectory: number): TarPieces {
+  yield* alike(file, count, at => `${Math.floor(at / perDirectory)}/${at}`)
+}
+
+function* deepPaths(): TarPieces {
+  const name = Array.from({ length: 1000 }, () => 'd').join('/')
+  yield tarBytes([{ ...file, name }], { end: false })
+}
+
+function* bigHeaders(): TarPieces {
+  for (let at = 0; at < 20; at++) {
+    const pax = Array.from({ length: 4 }, (_, n): [string, string] => [
+      `comment${n}`,
+      'c'.repeat(200_000),
+    ])
+    yield tarBytes([{ ...file, name: `f${at}`, pax }], { end: false })
+  }
+}
+
+function* oneBody(bytes: number): TarPieces {
+  yield tarBytes([{ ...file, name: 'zeros', size: bytes }], { end: false }).subarray(0, 512)
+  yield* zeros(bytes)
+}
+
+const small: [
+  what: string,
+  pieces: () => TarPieces,
+  compression: 'gzip' | 'zstd',
+  end: RegExp,
+][] = [
+  ['a hundred thousand files', () => filesIn(100_000, 100), 'gzip', /^peak/],
+  ['deep paths', deepPaths, 'gzip', /^peak/],
+  ['large pax headers', bigHeaders, 'gzip', /^peak/],
+  [
+    'half a gigabyte of zeros',
+    () => oneBody(512 * megabyte),
+    'zstd',
+    /ERR_KOCI_LIMIT_EXCEEDED/,
+  ],
+]
+for (const [what, pieces, compression, end] of small)
+  await t.test(`under 1 MB of ${what} takes at most 150 MB`, { timeout: 240_000 }, async t => {
+    const base = roomyDirectory(t)
+    const { image, sizes } = await makeBigImage(
+      path.join(base, 'images'),
+      [pieces()],
+      compression,
+    )
+    t.ok(Math.max(...sizes) < megabyte, `${Math.max(...sizes)} bytes`)
+    const bundle = path.join(base, 'bundle')
+    const { peak, text } = await run(['unpack', ...rootless, '--image', image, bundle])
+    t.match(text, end)
+    t.ok(peak <= 150, `${peak} MB`)
+    t.comment(`${what}: ${peak} MB`)
+  })
+
+await t.test('a million files take at most 350 MB', { timeout: 480_000 }, async t => {
+  const base = roomyDirectory(t)
+  const pieces = filesIn(1_000_000, 100)
+  const { image } = await makeBigImage(path.join(base, 'images'), [pieces])
+  const bundle = path.join(base, 'bundle')
+  const unpacking = await run(['unpack', ...rootless, '--image', image, bundle])
+  t.equal(unpacking.code, 0, unpacking.text)
+  t.ok(unpacking.peak <= 350, `unpack: ${unpacking.peak} MB`)
+  const repacking = await run(['repack', '--image', image, bundle])
+  t.equal(repacking.code, 0, repacking.text)
+  t.ok(repacking.peak <= 350, `repack: ${repacking.peak} MB`)
+  t.comment(`a million: unpack ${unpacking.peak} MB, repack ${repacking.peak} MB`)
+})
