@@ -1,6 +1,6 @@
 // Names are bytes; people and patterns need text. Nothing here is ever turned back into a name.
 
-const decoder = new TextDecoder('utf-8', { fatal: true })
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const escapes: Record<string, string> = { '\n': '\\n', '\r': '\\r', '\t': '\\t' }
 
 /**
@@ -15,11 +15,11 @@ export function toText(bytes: Uint8Array): string {
   }
 }
 
-/** Bytes or text for a terminal or a log line: control characters and bidirectional marks are escaped, too. */
+/** Bytes or text for a terminal or a log line: control characters, bidirectional marks and byte order marks are escaped, too. */
 export function printable(value: Uint8Array | string): string {
   const text = typeof value === 'string' ? value : toText(value)
   return text.replaceAll(
-    /[\p{Cc}\p{Cs}\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu,
+    /[\p{Cc}\p{Cs}\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/gu,
     char => escapes[char] ?? unicodeEscape(char),
   )
 }

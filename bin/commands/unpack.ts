@@ -23,6 +23,12 @@ export const unpack: Command = {
       type: 'switch',
       description: 'a directory over a symlink to a directory keeps the symlink',
     },
+    compat: {
+      type: 'text',
+      description: 'names with too many ".." stop at the root, as in umoci: no error',
+      value: 'clamp',
+      choices: ['clamp'],
+    },
   },
   notes:
     'Makes <bundle>/config.json and <bundle>/rootfs, ready for runc. Every byte is\n' +
@@ -37,7 +43,9 @@ export const unpack: Command = {
   async run(args, session) {
     const image = readImage(args)
     const platform = readPlatform(args)
-    const mapping = { ...readMapping(args), keepDirlinks: args.has('keep-dirlinks') }
+    const compat = args.text('compat') === undefined ? undefined : ('clamp' as const)
+    const keepDirlinks = args.has('keep-dirlinks')
+    const mapping = { ...readMapping(args), keepDirlinks, compat }
     const [bundle = ''] = args.positionals
 
     const app = await session.application()

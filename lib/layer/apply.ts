@@ -38,6 +38,8 @@ import { WorkingTree, type TreeOptions } from './working-tree.ts'
 export interface ApplyOptions extends TreeOptions {
   /** A directory entry over a symlink to a directory keeps the link. */
   readonly keepDirlinks: boolean
+  /** Names and hard link targets that climb above the root stop there, instead of being errors. */
+  readonly clamp?: boolean
   /** Where the hashes of files go; without it none are made. */
   readonly hashes?: FileHashes | undefined
   /** Components of one path. */
@@ -101,7 +103,7 @@ export class LayerApplier implements TarHandler {
 
   entry(header: TarHeader): void {
     this.entries += 1
-    this.#path = cleanPath(header.rawPath)
+    this.#path = cleanPath(header.rawPath, this.#options.clamp)
     try {
       this.#tree.relieve()
       this.#apply(header)
@@ -331,7 +333,7 @@ export class LayerApplier implements TarHandler {
   }
 
   #findLinkTarget(header: TarHeader): Location<DirectoryState> {
-    const path = cleanPath(header.rawLinkname)
+    const path = cleanPath(header.rawLinkname, this.#options.clamp)
     try {
       return this.#rooted.locate(path)
     } catch (error) {

@@ -11,12 +11,13 @@ const slash = 0x2f
  * itself is the empty Buffer. Whatever the bytes, no component of the result is `.` or `..`.
  *
  * What is returned shares memory with a name that is nearly clean already. `a/../b` is `b`, as in Go's `path.Clean`.
+ * With `clamp`, a `..` at the root stays there, as in umoci and containerd.
  * @throws {BreakoutError} ERR_KOCI_PATH_ESCAPE where `..` climbs above the root
  * @throws {FormatError} ERR_KOCI_INVALID_ENTRY where the name holds a NUL byte
  */
-export function cleanPath(raw: Buffer): Buffer {
+export function cleanPath(raw: Buffer, clamp = false): Buffer {
   const trimmed = trim(raw)
-  return isClean(trimmed) ? trimmed : rebuild(raw)
+  return isClean(trimmed) ? trimmed : rebuild(raw, clamp)
 }
 
 /** Without what most names have that aren't clean: `./` at the beginning, and the slash that ends a directory's. */
@@ -47,7 +48,7 @@ function isSpecial(raw: Buffer, start: number, end: number): boolean {
   )
 }
 
-function rebuild(raw: Buffer): Buffer {
+function rebuild(raw: Buffer, clamp: boolean): Buffer {
   if (raw.includes(nul))
     throw createError('INVALID_ENTRY', { subject: raw, reason: 'its name holds a NUL byte' })
   const clean = Buffer.allocUnsafe(raw.length)
@@ -62,9 +63,9 @@ function rebuild(raw: Buffer): Buffer {
       length += raw.copy(clean, length, start, end)
     } else if (end - start === 2) {
       const last = starts.pop()
-      if (last === undefined)
+      if (last === undefined && !clamp)
         throw createError('PATH_ESCAPE', { subject: raw, reason: '".." climbs above the root' })
-      length = last
+      length = last ?? 0
     }
   }
   return clean.subarray(0, length)

@@ -46,7 +46,7 @@ async function extractBlob(
 ): Promise<void> {
   const { layer, extraction, rootfs, limits, signal } = context
   const target = layer.target ?? rootfs
-  const { uidMap, gidMap, rootless, keepDirlinks } = extraction
+  const { uidMap, gidMap, rootless, keepDirlinks, compat } = extraction
   // inodes of another directory, which may be on another file system, would mean other files
   const hashes = layer.target === undefined ? extraction.hashes : undefined
   const result = await pool.extract(
@@ -58,6 +58,7 @@ async function extractBlob(
       gidMap,
       rootless,
       keepDirlinks,
+      compat,
       first: await isEmpty(target),
       dialect: dialectOf(layer, extraction),
       record: layer.record,

@@ -27,6 +27,7 @@ export interface ExtractJob {
   readonly gidMap?: readonly IdMap[] | undefined
   readonly rootless?: boolean
   readonly keepDirlinks?: boolean
+  readonly compat?: 'clamp' | undefined
   /** The target is empty: whiteouts have nothing to delete, and nothing is noted for their sake. */
   readonly first?: boolean
   /** How whiteouts are stored; in an overlay dialect the target must be empty. @default 'plain' */
@@ -79,6 +80,7 @@ export function extractBlob(
       gidMap: job.gidMap,
       rootless: job.rootless ?? false,
       keepDirlinks: job.keepDirlinks ?? false,
+      clamp: job.compat === 'clamp',
       first: job.first ?? false,
       dialect: job.dialect,
       hashes,

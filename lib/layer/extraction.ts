@@ -18,6 +18,8 @@ export interface Mapping {
   readonly rootless?: boolean | undefined
   /** A directory entry over a symlink to a directory keeps the link. */
   readonly keepDirlinks?: boolean | undefined
+  /** `clamp`: names that climb above the root stop there, as in umoci, instead of being errors. */
+  readonly compat?: 'clamp' | undefined
 }
 
 /** Everything but the layers' bytes that decides what extraction leaves on disk; a store's key covers all of it. */
@@ -26,6 +28,7 @@ export class Extraction {
   readonly gidMap: readonly IdMap[] | undefined
   readonly rootless: boolean
   readonly keepDirlinks: boolean
+  readonly compat: 'clamp' | undefined
   #layering: Layering = 'merged'
   #dialect: Dialect = 'plain'
   #chosenBy: string | undefined
@@ -33,12 +36,18 @@ export class Extraction {
   readonly #variants: string[] = []
   #hashes: FileHashes | undefined
 
-  /** @throws {UsageError} ERR_KOCI_INVALID_OPTION for an id map that can't be */
+  /** @throws {UsageError} ERR_KOCI_INVALID_OPTION for an id map that can't be, or an unknown `compat` */
   constructor(mapping: Mapping = {}) {
     this.rootless = mapping.rootless ?? false
     this.uidMap = mapping.uidMap ?? this.#ownMap(process.geteuid?.())
     this.gidMap = mapping.gidMap ?? this.#ownMap(process.getegid?.())
     this.keepDirlinks = mapping.keepDirlinks ?? false
+    this.compat = mapping.compat
+    if (this.compat !== undefined && this.compat !== 'clamp')
+      throw createError('INVALID_OPTION', {
+        subject: `compat ${String(this.compat)}`,
+        reason: 'there is only clamp',
+      })
     for (const map of [...(this.uidMap ?? []), ...(this.gidMap ?? [])]) assertIdMap(map)
   }
 
@@ -107,9 +116,19 @@ export class Extraction {
   }
 
   toJSON(): Record<string, unknown> {
-    const { layering, dialect, chosenBy, variants, rootless, keepDirlinks, uidMap, gidMap } =
-      this
-    return { layering, dialect, chosenBy, variants, rootless, keepDirlinks, uidMap, gidMap }
+    const { layering, dialect, chosenBy, variants, rootless, keepDirlinks, compat } = this
+    const { uidMap, gidMap } = this
+    return {
+      layering,
+      dialect,
+      chosenBy,
+      variants,
+      rootless,
+      keepDirlinks,
+      compat,
+      uidMap,
+      gidMap,
+    }
   }
 
   /** Rootless and without maps, the user is root in the container, as umoci has it. */

@@ -10,6 +10,7 @@ const cases: [name: string, bytes: number[] | string, text: string, printed: str
   ['an overlong slash', [0xc0, 0xaf], '\\xc0\\xaf', '\\xc0\\xaf'],
   ['a line feed', 'a\nb', 'a\nb', 'a\\nb'],
   ['a terminal escape', '\x1b[31mred', '\x1b[31mred', '\\x1b[31mred'],
+  ['a byte order mark', '\ufeffa', '\ufeffa', '\\ufeffa'],
   ['a mark that turns the line around', 'a\u202eb', 'a\u202eb', 'a\\u202eb'],
   ['a NUL', 'a\0b', 'a\0b', 'a\\x00b'],
 ]

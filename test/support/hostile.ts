@@ -10,7 +10,6 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
-  rmSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
@@ -29,7 +28,7 @@ import { defaultLimits, limits } from '../../middleware/limits/index.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
 import { Control } from '../../lib/layer/control.ts'
 import { extractBlob } from '../../lib/layer/extract.ts'
-import { koci } from '../bin/run-koci.ts'
+import { home, koci } from '../bin/run-koci.ts'
 import { makeJob } from './extract.ts'
 import { makeImage, type TestImage, type TestLayer } from './image.ts'
 import { makeMemoryDir } from './memory-dir.ts'
@@ -37,6 +36,9 @@ import { snapshot } from './rootfs.ts'
 import { tarBytes, type TarMember } from './tar-builder.ts'
 
 const slash = Buffer.from('/')
+
+// most of a small unpack is the start of its worker; with this it compiles nothing
+process.env['NODE_COMPILE_CACHE'] ??= path.join(home, 'workers')
 
 /** Whether tests run as root; others unpack rootless. */
 export const isRoot: boolean = process.geteuid?.() === 0
@@ -212,7 +214,8 @@ export function makePlace(onDisk = false): Place {
 export function removePlace({ base }: Place): void {
   if (!isRoot)
     execFileSync('chmod', ['-R', 'u+rwX', base], { stdio: 'ignore', timeout: 20_000 })
-  rmSync(base, { recursive: true, force: true })
+  // node's own gives up on paths beyond PATH_MAX
+  execFileSync('rm', ['-rf', '--one-file-system', base], { timeout: 60_000 })
 }
 
 /** Everything that counts about what lies beside the rootfs, and when it was changed last. */
@@ -227,9 +230,16 @@ export function fingerprint({ canary, evil }: Place): string[] {
 
 /** All names beneath the base but those in the rootfs; what a failed unpack must not add to. */
 export function namesBeside({ base, rootfs }: Place): string[] {
-  return readdirSync(base, { recursive: true, encoding: 'utf8' })
-    .filter(name => !path.join(base, name).startsWith(`${rootfs}/`))
-    .sort()
+  const names: string[] = []
+  const visit = (dir: string): void => {
+    for (const entry of readdirSync(dir, { withFileTypes: true })) {
+      const file = path.join(dir, entry.name)
+      names.push(path.relative(base, file))
+      if (entry.isDirectory() && file !== rootfs) visit(file)
+    }
+  }
+  visit(base)
+  return names.sort()
 }
 
 async function withPlace(
@@ -302,7 +312,7 @@ function isPlain({ image, options, direct = true }: HostileCase): boolean {
   )
 }
 
-const jobOptions = ['keepDirlinks', 'uidMap', 'gidMap', 'rootless']
+const jobOptions = ['keepDirlinks', 'compat', 'uidMap', 'gidMap', 'rootless']
 
 function isSubset(object: object, keys: readonly string[]): boolean {
   return Object.keys(object).every(key => keys.includes(key))
@@ -319,8 +329,14 @@ function apply(t: Test, test: HostileCase, cut: number | undefined, place: Place
     for (const [index, layer] of layersOf(test, place, cut).entries()) {
       const bytes = Buffer.isBuffer(layer) ? layer : tarBytes(layer)
       const job = makeJob(path.join(place.base, `layer${index}`), bytes, place.rootfs)
-      const { keepDirlinks = false, rootless = !isRoot, uidMap, gidMap } = test.options ?? {}
-      const options = { keepDirlinks, rootless, uidMap, gidMap, limits: defaultLimits }
+      const {
+        keepDirlinks = false,
+        rootless = !isRoot,
+        uidMap,
+        gidMap,
+        compat,
+      } = test.options ?? {}
+      const options = { keepDirlinks, rootless, uidMap, gidMap, compat, limits: defaultLimits }
       const result = extractBlob({ ...job, ...options, first: index === 0 }, new Control())
       warnings.push(...result.warnings)
     }
@@ -393,9 +409,11 @@ function expectTree(
   if (test.tree) {
     const base = place.base.slice(1)
     const lines = shapeOf(place.rootfs)
-      .filter(line => !leadsTo(line, base))
+    const isThere = lines.some(line => line.startsWith(base))
+    const shown = lines
+      .filter(line => !isThere || !leadsTo(line, base))
       .map(line => line.replaceAll(base, '@base'))
-    t.strictSame(lines, test.tree, `what it holds, ${label}`)
+    t.strictSame(shown, test.tree, `what it holds, ${label}`)
   }
   if (test.warns === null) return
   const codes = [...new Set(warnings.map(({ code }) => code))].sort()

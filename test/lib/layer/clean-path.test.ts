@@ -47,6 +47,19 @@ await t.test('a name that climbs above the root is refused', async t => {
     t.throws(() => clean(raw), { code: 'ERR_KOCI_PATH_ESCAPE' }, raw)
 })
 
+await t.test('a name that climbs above the root stops there, if that is asked for', async t => {
+  const cases = [
+    ['..', ''],
+    ['../x', 'x'],
+    ['/../../x', 'x'],
+    ['a/../../x', 'x'],
+    ['a/../../b/../../c/d', 'c/d'],
+    ['../.wh.x', '.wh.x'],
+  ] as const
+  for (const [raw, expected] of cases)
+    t.equal(cleanPath(Buffer.from(raw), true).toString(), expected, raw)
+})
+
 await t.test('a name with a NUL byte is refused', async t => {
   for (const raw of ['\0', 'a\0b', 'a/../b\0', '../\0'])
     t.throws(() => clean(raw), { code: 'ERR_KOCI_INVALID_ENTRY' }, JSON.stringify(raw))
