@@ -117,7 +117,7 @@ export interface HostileCase {
   readonly onDisk?: boolean
   /** Also through the command line, in a process of its own. */
   readonly cli?: boolean
-  /** Seconds that it may take; default 10. */
+  /** Seconds that it may take; default 30. */
   readonly seconds?: number
   /** Only these chains. */
   readonly chains?: readonly Chain[]
@@ -361,7 +361,7 @@ async function run(
   const label = cut === undefined ? 'uncut' : `cut at ${cut}`
   const image = await build(test, place, cut)
   const before = { canary: fingerprint(place), names: namesBeside(place) }
-  const { seconds = 10 } = test
+  const { seconds = 30 } = test
   const signal = AbortSignal.timeout(2 * seconds * 1000)
   const warnings: Warning[] = []
   const app = chain.make()
