@@ -1,0 +1,166 @@
+// The bench works: a small run of every case gives figures in the form that is promised, and leaves nothing behind.
+// How fast anything is isn't looked at.
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import t from 'tap'
+import type { Case, CaseResult } from '../bench/case.ts'
+import { median, medianOf, type Measurement } from '../bench/measure.ts'
+import { slope } from '../bench/cases/scaling.ts'
+import type { Report } from '../bench/report.ts'
+
+type Test = Pick<typeof t, 'equal' | 'ok' | 'type' | 'notHas'>
+
+const root = path.resolve(import.meta.dirname, '..')
+const index = path.join(root, 'bench/index.ts')
+const names = readdirSync(path.join(root, 'bench/cases'))
+  .map(name => path.basename(name, '.ts'))
+  .sort()
+
+function bench(...args: string[]) {
+  return spawnSync(process.execPath, [index, ...args], {
+    encoding: 'utf8',
+    timeout: 240_000,
+    env: { ...process.env, COLUMNS: '96' },
+  })
+}
+
+/** The built command line and library, made from these sources. */
+function build(directory: string): string {
+  const tsc = path.join(root, 'node_modules/.bin/tsc')
+  const config = path.join(root, 'tsconfig.build.json')
+  const { status, stdout } = spawnSync(tsc, ['-p', config, '--outDir', directory], {
+    encoding: 'utf8',
+    timeout: 120_000,
+  })
+  if (status !== 0) throw new Error(stdout)
+  return path.join(directory, 'bin/koci.js')
+}
+
+await t.test('figures', async t => {
+  t.equal(median([3, 1, 2]), 2)
+  t.equal(median([4, 1, 2, 3]), 2.5)
+  const run = (wall: number, peak: number): Measurement => ({ wall, peak, user: 1, sys: 2 })
+  t.same(medianOf([run(1, 30), run(2, 10), run(3, 20)]), run(2, 20))
+  for (const exponent of [0, 1, 2]) {
+    const sizes = [10, 100, 1000]
+    const found = slope(
+      sizes,
+      sizes.map(size => 7 * size ** exponent),
+    )
+    t.ok(Math.abs(found - exponent) < 1e-9, `exponent ${exponent}: ${found}`)
+  }
+  t.ok(Number.isNaN(slope([1, 2], [0, -1])))
+})
+
+await t.test('help, the list, and mistakes', async t => {
+  const list = bench('--list')
+  t.equal(list.status, 0, list.stderr)
+  t.same(
+    list.stdout
+      .trimEnd()
+      .split('\n')
+      .map(line => line.split(' ')[0]),
+    names,
+  )
+  const help = bench('--help')
+  t.equal(help.status, 0)
+  for (const option of ['quick', 'only', 'runs', 'dir', 'keep', 'json', 'list'])
+    t.match(help.stdout, new RegExp(`--${option}\\b`))
+
+  const mistakes: [args: string[], message: RegExp][] = [
+    [['--only', 'merged,swimming'], /^bench: --only: swimming is not one of \w+, /],
+    [['--runs', '0'], /^bench: --runs: 0 is not/],
+    [['--koci', 'nowhere'], /^bench: .*nowhere isn't there: run 'npm run build' first$/m],
+    [['--speed', '9'], /Unknown argument: speed/],
+  ]
+  const koci = path.join(t.testdir({ koci: '' }), 'koci')
+  for (const [args, message] of mistakes) {
+    const { status, stderr } = bench('--koci', koci, ...args)
+    t.equal(status, 1, args.join(' '))
+    t.match(stderr, message)
+    t.notMatch(stderr, /^ +at /m)
+  }
+})
+
+await t.test('a quick run of everything', { timeout: 300_000 }, async t => {
+  const directory = t.testdir({ work: {} })
+  const koci = build(path.join(directory, 'dist'))
+  const json = path.join(directory, 'report.json')
+  const work = path.join(directory, 'work')
+  const args = ['--quick', '--koci', koci, '--dir', work, '--json', json]
+  const { status, stdout, stderr } = bench(...args)
+  t.equal(status, 0, stderr)
+  t.match(stdout, /^TOO SMALL TO COUNT: /m)
+  t.match(stdout, /: not judged\)$/m)
+  t.notMatch(stdout, /: (met|MISSED)\)$/m)
+  t.same(readdirSync(work), [], 'nothing is left')
+
+  const report = JSON.parse(readFileSync(json, 'utf8')) as Report
+  t.match(report, { quick: true, runs: 1, counts: false, machine: { node: process.version } })
+  t.same(Object.keys(report.cases).sort(), names)
+  const present = report.peers.filter(({ version }) => version !== undefined)
+  t.equal(present.length + report.missing.length, 7, 'programs are there or named as missing')
+  const { corpus } = report
+  t.ok(corpus && corpus.entries > 400 && corpus.bytes > 4e6 && corpus.compressed > 1e6)
+  t.ok((corpus?.tooSmall.length ?? 0) > 0)
+  for (const [name, result] of Object.entries(report.cases)) checkResult(t, name, result)
+
+  const has = (name: string): boolean => present.some(peer => peer.name === name)
+  const contenders = report.cases['merged']?.series.map(series => series.name)
+  const plain = has('pigz') && has('tar')
+  t.same(contenders, [
+    'koci',
+    ...(plain ? ['pigz -dc | tar x'] : []),
+    ...['bsdtar', 'umoci'].filter(has),
+  ])
+  t.equal(report.cases['repack']?.series.length, has('umoci') ? 8 : 4)
+})
+
+await t.test('a kept corpus is used again, and never removed', async t => {
+  const directory = t.testdir({ work: {} })
+  const work = path.join(directory, 'work')
+  const koci = build(path.join(directory, 'dist'))
+  const small = ['--quick', '--koci', koci, '--dir', work, '--only', 'merged']
+  const first = bench(...small, '--keep')
+  t.equal(first.status, 0, first.stderr)
+  t.same(readdirSync(work), ['corpus'])
+  const second = bench(...small)
+  t.equal(second.status, 0, second.stderr)
+  t.match(second.stdout, /^corpus from /m)
+  t.same(readdirSync(work), ['corpus'])
+})
+
+await t.test('a program that fails is told in one line, and nothing is left', async t => {
+  const directory = t.testdir({ work: {} })
+  const koci = path.join(directory, 'bin/koci.js')
+  mkdirSync(path.dirname(koci))
+  writeFileSync(koci, 'console.error("out of order"); process.exit(7)\n')
+  const work = path.join(directory, 'work')
+  const args = ['--quick', '--koci', koci, '--dir', work, '--only', 'merged']
+  const { status, stderr } = bench(...args)
+  t.equal(status, 1)
+  t.match(stderr, /^bench: .*koci\.js unpack .*: out of order\n$/)
+  t.ok(existsSync(work))
+  t.same(readdirSync(work), [])
+})
+
+/** Every run has all figures, and they can be. */
+function checkResult(t: Test, name: Case['name'], result: CaseResult): void {
+  t.ok(result.series.length > 0, name)
+  for (const series of result.series) {
+    t.equal(series.runs.length, 1, `${name}: ${series.name}`)
+    for (const run of [series.median, ...series.runs]) {
+      t.ok(run.wall > 0 && run.wall < 120, `wall ${run.wall}`)
+      t.ok(run.user >= 0 && run.sys >= 0 && run.user + run.sys < 120)
+      t.ok(run.peak > 1e5 && run.peak < 2e9, `peak ${run.peak}`)
+    }
+  }
+  for (const rate of result.rates ?? []) t.type(rate.unit, 'string')
+  t.ok(result.checks.length > 0)
+  for (const check of result.checks) {
+    t.type(check.name, 'string')
+    t.notHas(check, { met: check.met ?? true }, 'nothing is judged')
+  }
+  for (const note of result.notes) t.type(note, 'string')
+}
