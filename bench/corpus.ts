@@ -1,7 +1,15 @@
 // The image that most cases work on, made of what a machine has: a Debian base system, trees of its own, large files
 // made here, many small layers, and one with whiteouts. Made once and kept in a directory; what is too small doesn't count.
 import { createCipheriv } from 'node:crypto'
-import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  globSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import path from 'node:path'
 import type { LayerEntry } from '../lib/layer/layer-writer.ts'
 import { addLayer, makeLayout, type LayerRecipe, type MadeLayer } from './make-image.ts'
@@ -49,6 +57,8 @@ const recipe = 1
 const refName = 'corpus'
 const mb = 1_000_000
 
+const ownModules = path.resolve(import.meta.dirname, '../node_modules')
+
 /** What is taken of a machine, where it has it, until there is enough; beyond `treeBytes` a tree is cut off. */
 const wanted = [
   '/usr/share/doc',
@@ -57,7 +67,7 @@ const wanted = [
   '/usr/include',
   '/usr/lib/python3',
   '/usr/lib/python3.[0-9]*',
-  path.resolve(import.meta.dirname, '../node_modules'),
+  ownModules,
   '/usr/local/go',
   '/usr/lib/go-[0-9]*',
   '/usr/share/go-[0-9]*',
@@ -99,7 +109,7 @@ export async function openCorpus(options: CorpusOptions): Promise<Corpus> {
 async function makeCorpus(layout: string, options: CorpusOptions): Promise<MadeLayer[]> {
   const { directory, quick, signal, log } = options
   const size = quick
-    ? { trees: 6 * mb, tree: 3 * mb, generated: 2 * mb, many: 200 }
+    ? { trees: 2 * mb, tree: 1 * mb, generated: 1 * mb, many: 200 }
     : { trees: 1700 * mb, tree: 330 * mb, generated: 50 * mb, many: 500 }
   const made: MadeLayer[] = []
   await using image = await makeLayout(layout, refName)
@@ -124,9 +134,9 @@ async function makeCorpus(layout: string, options: CorpusOptions): Promise<MadeL
   for (const tree of wanted.flatMap(pattern => globSync(pattern).sort())) {
     const left = size.trees - made.reduce((sum, { bytes }) => sum + bytes, 0)
     if (left <= 0) break
-    // node_modules is somewhere in the home of somebody: in the image it is where anybody's would be
-    const as = tree.endsWith('/node_modules') ? 'opt/node_modules' : tree.slice(1)
-    const layer = treeLayer(tree, tree, as, Math.min(size.tree, left), taken)
+    // ours may be in anybody's home
+    const as = tree === ownModules ? 'opt/node_modules' : tree.slice(1)
+    const layer = treeLayer(tree, realpathSync(tree), as, Math.min(size.tree, left), taken)
     await add({ ...layer, entries: () => choosing(layer.entries(), victims, quick ? 40 : 400) })
     taken.push(tree)
   }

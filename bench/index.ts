@@ -68,6 +68,10 @@ async function parse() {
           'a small corpus and one run: whether the bench works, not how fast koci is',
       },
       only: { string: true, description: 'these cases, with commas between them' },
+      without: {
+        string: true,
+        description: 'programs that are left out although they are here, with commas',
+      },
       runs: { number: true, description: 'how often everything runs [3, with --quick 1]' },
       dir: {
         string: true,
@@ -84,6 +88,7 @@ async function parse() {
       list: { boolean: true, default: false, description: 'list the cases' },
     })
     .version(false)
+    .parserConfiguration({ 'duplicate-arguments-array': false })
     .strict()
     .locale('en')
     .wrap(Math.min(96, process.stdout.columns || 96))
@@ -94,9 +99,13 @@ async function parse() {
     .then(args => ({ ...args, runs: args.runs ?? 1, koci: path.resolve(args.koci) }))
 }
 
+function split(list: string | undefined): string[] {
+  return list === undefined ? [] : list.split(',')
+}
+
 function choose(cases: readonly Case[], only: string | undefined): readonly Case[] {
   if (only === undefined) return cases
-  return only.split(',').map(name => {
+  return split(only).map(name => {
     const found = cases.find(each => each.name === name)
     if (found) return found
     const names = cases.map(each => each.name).join(', ')
@@ -126,7 +135,7 @@ async function measureAll(
   const corpusDirectory = path.join(directory, 'corpus')
   const hadCorpus = existsSync(path.join(corpusDirectory, 'corpus.json'))
   const workDirectory = mkdtempSync(path.join(directory, 'work-'))
-  const peers = new Peers()
+  const peers = new Peers(split(args.without))
   const { signal } = abort
   const bench = new Bench({
     quick,

@@ -1,6 +1,7 @@
 // The programs that koci is compared with, and the ones that help: which are here, in which version, and how the same
 // image is unpacked by each.
 import { spawnSync } from 'node:child_process'
+import { BenchError } from './bench-error.ts'
 import type { Command } from './measure.ts'
 
 /** A program that may be installed. */
@@ -21,12 +22,24 @@ const uses: Record<string, string> = {
   taskset: 'one core is simulated by one thread of compression',
 }
 
-/** Looks for all of them. */
+/** Looks for all of them, but for those that aren't wanted. */
 export class Peers {
-  readonly list: readonly Peer[] = Object.keys(uses).map(name => ({
-    name,
-    version: versionOf(name),
-  }))
+  readonly list: readonly Peer[]
+  readonly #unwanted: readonly string[]
+
+  /** @throws {BenchError} for an unwanted one that isn't known */
+  constructor(unwanted: readonly string[] = []) {
+    const unknown = unwanted.find(name => !(name in uses))
+    if (unknown !== undefined)
+      throw new BenchError(
+        `--without: ${unknown} is not one of ${Object.keys(uses).join(', ')}`,
+      )
+    this.#unwanted = unwanted
+    this.list = Object.keys(uses).map(name => ({
+      name,
+      version: unwanted.includes(name) ? undefined : versionOf(name),
+    }))
+  }
 
   /** Whether all of these are installed. */
   has(...names: readonly string[]): boolean {
@@ -40,9 +53,12 @@ export class Peers {
     )
   }
 
-  /** A line for each program that isn't here. */
+  /** A line for each program that isn't here, or isn't wanted. */
   absences(): string[] {
-    return this.without(...Object.keys(uses)).map(name => `no ${name}: ${uses[name]}`)
+    return this.without(...Object.keys(uses)).map(name => {
+      const how = this.#unwanted.includes(name) ? 'unwanted' : 'missing'
+      return `${how}: ${name}: ${uses[name]}`
+    })
   }
 }
 
