@@ -19,7 +19,7 @@ interface Finished {
 type Test = Pick<typeof t, 'equal' | 'ok' | 'type' | 'notHas'>
 
 // a dozen programs run several times
-t.setTimeout(480_000)
+t.setTimeout(540_000)
 
 const root = path.resolve(import.meta.dirname, '..')
 const index = path.join(root, 'bench/index.ts')
@@ -32,7 +32,7 @@ function bench(...args: string[]): Promise<Finished> {
   return new Promise((resolve, reject) => {
     const child = spawn(...plainly(process.execPath, [index, ...args]), {
       stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: 240_000,
+      timeout: 400_000,
       env: childEnvironment({ COLUMNS: '96' }),
     })
     const stop = (): void => {
@@ -110,7 +110,7 @@ await t.test('help, the list, and mistakes', async t => {
   }
 })
 
-await t.test('a quick run of everything', { timeout: 400_000 }, async t => {
+await t.test('a quick run of everything', { timeout: 440_000 }, async t => {
   const directory = t.testdir({ work: {} })
   const koci = build(path.join(directory, 'dist'))
   const json = path.join(directory, 'report.json')
