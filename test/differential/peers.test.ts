@@ -72,7 +72,7 @@ const peers: Peer[] = [
     directoryTimes: false,
     refusals: [
       {
-        why: 'whiteouts of the first layer, which have nothing to hide, are not looked up by koci',
+        why: 'whiteouts behind links that lead in a circle, where there is nothing to hide',
         says: /\.wh\..*too many levels of symbolic links/,
       },
     ],

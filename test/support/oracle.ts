@@ -169,7 +169,7 @@ export class Oracle {
     if (rest.startsWith(whiteoutPrefix) && !isOpaque) return
     // there is nothing below the first layer
     if (this.#layer === 0) return
-    const directory = this.#find(parent)
+    const directory = this.#hidden(parent)
     if (directory === undefined) {
       if (isOpaque) this.#hideFile(parent)
     } else if (isOpaque) this.#hideContent(directory)
@@ -194,7 +194,7 @@ export class Oracle {
   /** An opaque directory where lower layers have a file. */
   #hideFile(path: readonly string[]): void {
     const name = path.at(-1)
-    const directory = this.#find(path.slice(0, -1))
+    const directory = this.#hidden(path.slice(0, -1))
     if (name === undefined || directory === undefined) return
     const type = directory.children.get(name)?.inode.type
     if (type !== 'dir' && type !== 'link') this.#hide(directory, name)
@@ -252,6 +252,16 @@ export class Oracle {
       for (const below of binding.children.keys()) this.#unbind(binding, below)
     binding.inode.names -= 1
     parent.children.delete(name)
+  }
+
+  /** Where a whiteout hides something; links that lead in a circle lead nowhere. */
+  #hidden(path: readonly string[]): Directory | undefined {
+    try {
+      return this.#find(path)
+    } catch (error) {
+      if (error instanceof Refusal && error.code === 'IO') return undefined
+      throw error
+    }
   }
 
   /** Undefined where there is none. */
