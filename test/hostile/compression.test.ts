@@ -18,6 +18,9 @@ import { makeMemoryDir } from '../support/memory-dir.ts'
 import { file } from '../support/members.ts'
 import { tarBytes } from '../support/tar-builder.ts'
 
+// far more than it takes, but tests run beside each other
+t.setTimeout(400_000)
+
 const members = [file('d/a', 'x'.repeat(60)), file('b', 'y')]
 const tree = ['b file y', 'd dir', `d/a file ${'x'.repeat(60)}`]
 const zeros = Buffer.alloc(512)

@@ -12,6 +12,9 @@ import { makeImage } from '../support/image.ts'
 import { dir, file, hard } from '../support/members.ts'
 import { xattrRecord } from '../support/tar-builder.ts'
 
+// far more than it takes, but tests run beside each other
+t.setTimeout(400_000)
+
 const needsRoot = !isRoot && 'needs root: chown, security and trusted attributes'
 const needsUser = isRoot && 'needs an ordinary user'
 const hex = (text: string): Buffer => Buffer.from(text.replaceAll(' ', ''), 'hex')

@@ -11,6 +11,9 @@ import { makeImage } from '../support/image.ts'
 import { dir, fifo, file, hard, link } from '../support/members.ts'
 import type { TarMember } from '../support/tar-builder.ts'
 
+// far more than it takes, but tests run beside each other
+t.setTimeout(400_000)
+
 const kinds: Readonly<Record<string, readonly TarMember[]>> = {
   'file x': [file('a', 'x')],
   dir: [dir('a')],

@@ -13,6 +13,9 @@ import { device, dir, fifo, file, hard, link } from '../support/members.ts'
 import { gnuSparse, paxSparse, paxSparse1, type Region } from '../support/sparse.ts'
 import { tarBytes, xattrRecord, type TarMember } from '../support/tar-builder.ts'
 
+// far more than it takes, but tests run beside each other
+t.setTimeout(400_000)
+
 const needsRoot = !isRoot && 'needs root: mknod, chown'
 /** Nothing bounds it. */
 const bare: Chain[] = [{ name: 'bare', make: () => new Koci() }]

@@ -10,6 +10,9 @@ import { hostile, type HostileCase } from '../support/hostile.ts'
 import { device, dir, file, hard, link } from '../support/members.ts'
 import { xattrRecord, type TarMember } from '../support/tar-builder.ts'
 
+// far more than it takes, but tests run beside each other
+t.setTimeout(400_000)
+
 const lower = [
   file('f', 'f'),
   dir('d'),

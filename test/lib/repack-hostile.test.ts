@@ -1,5 +1,4 @@
 import {
-  appendFileSync,
   chmodSync,
   existsSync,
   linkSync,
@@ -15,14 +14,7 @@ import {
 import { execFileSync } from 'node:child_process'
 import path from 'node:path'
 import t from 'tap'
-import {
-  filter,
-  Koci,
-  map,
-  type Driver,
-  type PackContext,
-  type RepackOptions,
-} from '../../lib/index.ts'
+import { filter, Koci, map, type Driver, type RepackOptions } from '../../lib/index.ts'
 import { change, type Change } from '../../lib/change.ts'
 import { collectGarbage } from '../../lib/layout/gc.ts'
 import { ImageLayout } from '../../lib/layout/image-layout.ts'
@@ -74,86 +66,6 @@ async function setUp(t: { testdir(): string }) {
     },
   }
 }
-
-/** Does something to the rootfs after the changes were listed, before they are packed. */
-function afterDelta(act: () => void): Driver {
-  return {
-    name: 'meddler',
-    delta: async (_, next) => {
-      await next()
-      act()
-    },
-  }
-}
-
-/** Does something after an entry was described, before its content is read. */
-function beforeBody(name: string, act: () => void): Driver {
-  return {
-    name: 'meddler',
-    pack: async (ctx: PackContext, next) => {
-      await next()
-      ctx.entries = map(ctx.entries, entry => {
-        if (String(entry.rawPath) === name) act()
-        return entry
-      })
-    },
-  }
-}
-
-const swaps: [what: string, swap: (rootfs: string) => void][] = [
-  ['is gone', rootfs => rmSync(path.join(rootfs, 'd/new'))],
-  ['has grown', rootfs => appendFileSync(path.join(rootfs, 'd/new'), 'more')],
-  [
-    'has become a fifo',
-    rootfs => {
-      rmSync(path.join(rootfs, 'd/new'))
-      execFileSync('mkfifo', [path.join(rootfs, 'd/new')])
-    },
-  ],
-  [
-    'has become a link to a file of the host',
-    rootfs => {
-      rmSync(path.join(rootfs, 'd/new'))
-      symlinkSync('/etc/passwd', path.join(rootfs, 'd/new'))
-    },
-  ],
-  [
-    'has become a directory',
-    rootfs => {
-      rmSync(path.join(rootfs, 'd/new'))
-      mkdirSync(path.join(rootfs, 'd/new'))
-    },
-  ],
-  [
-    'has been replaced',
-    rootfs => {
-      writeFileSync(path.join(rootfs, 'd/other'), 'same size')
-      renameSync(path.join(rootfs, 'd/other'), path.join(rootfs, 'd/new'))
-    },
-  ],
-]
-for (const [what, swap] of swaps)
-  await t.test(`a file that ${what} once it was described is no layer`, async t => {
-    const { rootfs, repack, tags } = await setUp(t)
-    writeFileSync(path.join(rootfs, 'd/new'), 'some text')
-    await t.rejects(repack(beforeBody('d/new', () => swap(rootfs))), {
-      code: 'ERR_KOCI_FILE_CHANGED',
-      message: /^d\/new: /,
-    })
-    t.same(await tags(), ['test'])
-  })
-
-await t.test('a directory that has become a link is not entered', async t => {
-  const { rootfs, repack, tags } = await setUp(t)
-  writeFileSync(path.join(rootfs, 'd/new'), 'x')
-  writeFileSync(path.join(rootfs, 'etc/new'), 'somebody else')
-  const swap = afterDelta(() => {
-    renameSync(path.join(rootfs, 'd'), path.join(rootfs, 'moved'))
-    symlinkSync('etc', path.join(rootfs, 'd'))
-  })
-  await t.rejects(repack(swap), { code: 'ERR_KOCI_FILE_CHANGED', message: /^d\/?(new)?: / })
-  t.same(await tags(), ['test'])
-})
 
 await t.test('a link whose file middleware dropped is no layer', async t => {
   const { rootfs, repack, tags } = await setUp(t)

@@ -20,8 +20,8 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { inspect } from 'node:util'
 import type { Test } from 'tap'
-import { setXattr, xattrTarget } from '../../lib/fs/xattr.ts'
-import { AT_FDCWD, cstring } from '../../lib/fs/libc.ts'
+import { setXattr } from '../../lib/fs/xattr.ts'
+import { cstring } from '../../lib/fs/libc.ts'
 import { Koci, type UnpackOptions, type Warning } from '../../lib/index.ts'
 import { printable } from '../../lib/text.ts'
 import { defaultLimits, limits } from '../../middleware/limits/index.ts'
@@ -262,11 +262,7 @@ function plant(dir: string): void {
   symlinkSync('file', path.join(dir, 'link'))
   execFileSync('mkfifo', [path.join(dir, 'fifo')], { timeout: 20_000 })
   try {
-    setXattr(
-      xattrTarget(AT_FDCWD, cstring(Buffer.from(path.join(dir, 'file')))),
-      Buffer.from('user.canary'),
-      Buffer.from('alive'),
-    )
+    setXattr(cstring(path.join(dir, 'file')), Buffer.from('user.canary'), Buffer.from('alive'))
   } catch {
     // not on every file system; the rest says enough there
   }
