@@ -29,7 +29,8 @@ export async function adoptImage(
 
   if (isStacked) {
     await run.app.step('unmount', run, context)
-    run.defer(() => mountLayers(run, context))
+    // not mountLayers(): it would have it unmounted again, as the failure of a run does
+    run.defer(() => run.app.step('mount', run, context))
   }
   await run.app.step('refresh', run, context.with({ committed, ...packed }))
   if (isStacked) await mountLayers(run, adopted)

@@ -21,7 +21,6 @@ export type { Dialect, Extraction, Layering, Mapping } from './layer/extraction.
 export type {
   Layer,
   LayerProgress,
-  LayerRecordRequest,
   LayerReport,
   LayerWarning,
   Placement,

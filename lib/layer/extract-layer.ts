@@ -61,7 +61,6 @@ async function extractBlob(
       compat,
       first: await isEmpty(target),
       dialect: dialectOf(layer, extraction),
-      record: layer.record,
       hashFiles: hashes !== undefined,
       limits,
     },

@@ -11,7 +11,7 @@ import type { DirectoryState } from './directory-state.ts'
 import type { Dialect } from './extraction.ts'
 import { FileHashes, keptHashes } from './file-hashes.ts'
 import { readInflated, type Inflated } from './inflate-ahead.ts'
-import type { LayerRecordRequest, StackingReport } from './layer.ts'
+import type { StackingReport } from './layer.ts'
 import type { Limits } from './limits.ts'
 import type { TarHandler, TarHeader, TarWarning } from './tar-header.ts'
 import { TarReader } from './tar-reader.ts'
@@ -34,8 +34,6 @@ export interface ExtractJob {
   readonly dialect?: Dialect
   /** Hashes files while they are written. */
   readonly hashFiles?: boolean
-  /** The state of the extracted tree is written to these files, once the DiffID is verified. */
-  readonly record?: LayerRecordRequest | undefined
   readonly limits?: Limits
 }
 

@@ -90,15 +90,6 @@ export interface LayerProgress {
   readonly entries: number
 }
 
-/** Where the state of an extracted layer is to be recorded: mtree text and index, as a bundle's record. */
-export interface LayerRecordRequest {
-  /** Files to make. */
-  readonly text: string
-  readonly index: string
-  /** The directory whose state it is, if that isn't the one the layer is extracted into. */
-  readonly root?: string | undefined
-}
-
 /** One layer, as `ctx.layer` and in `ctx.layers`. */
 export class Layer {
   /** 0 is the base. */
@@ -115,8 +106,6 @@ export class Layer {
   target: string | undefined
   /** How whiteouts are stored in `target`. @default the dialect of the run */
   dialect: Dialect | undefined
-  /** Set it before `next()` of `layer` to have the state of what is extracted recorded in files of that name. */
-  record: LayerRecordRequest | undefined
   #placed: Placement | undefined
   #needsBelow: string | undefined
   readonly #taints: string[] = []
@@ -192,7 +181,6 @@ export class Layer {
     this.#placed = undefined
     this.target = undefined
     this.dialect = undefined
-    this.record = undefined
   }
 
   /** To be called by whoever changes the tree after extraction. */

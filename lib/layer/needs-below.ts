@@ -1,7 +1,7 @@
 // Whether a layer that was extracted alone would look different, had it been extracted on top of those below it. What the
 // tar leaves open is where it matters: a directory that it implies may be a symlink below, and the path leads elsewhere.
 import { wrapError } from '../errors.ts'
-import { S_IFLNK, S_IFMT } from '../fs/libc.ts'
+import { S_IFDIR, S_IFLNK, S_IFMT } from '../fs/libc.ts'
 import { printable } from '../text.ts'
 import type { Extraction } from './extraction.ts'
 import type { Layer } from './layer.ts'
@@ -19,22 +19,25 @@ export function reasonToNeedBelow(
 ): string | undefined {
   // extracted on top of them already, or the base
   if (layer.needsBelow !== undefined || below.length === 0) return undefined
-  const implied = layer.placed?.report?.stacking?.implied ?? []
-  if (extraction.keepDirlinks && layer.placed?.report?.entries !== 0)
-    return 'keepDirlinks: its directories may be symlinks below'
-  if (implied.length === 0) return undefined
+  const { implied = [], hollow = [], entries = [] } = layer.placed?.report?.stacking ?? {}
+  if (implied.length === 0 && hollow.length === 0 && entries.length === 0) return undefined
   const dirs = below.flatMap(({ placed }) => (placed?.dir === undefined ? [] : [placed.dir]))
   try {
     using stack = openLowerStack(dirs, extraction.dialect)
-    for (const each of implied) {
-      const path = Buffer.from(each, 'latin1')
-      const stat = stack.lookup(path)?.stat
-      // directories above it are in the list, too, or have an entry that replaces whatever is below
-      if (stat !== undefined && (stat.mode & S_IFMT) === S_IFLNK)
-        return `${printable(path)} is a symlink below, and the layer has no entry for it`
-    }
+    const typeOf = (path: string): number =>
+      (stack.lookup(Buffer.from(path, 'latin1'))?.stat.mode ?? 0) & S_IFMT
+    // directories above one in a list are in it, too, or have an entry that replaces whatever is below
+    for (const path of [...implied, ...entries])
+      if (typeOf(path) === S_IFLNK) return `${nameOf(path)} is a symlink in the layers below`
+    for (const path of hollow)
+      if (![0, S_IFDIR].includes(typeOf(path)))
+        return `${nameOf(path)}, which only whiteouts are in, is no directory in the layers below`
     return undefined
   } catch (error) {
     throw wrapError(error, `layers below ${layer.digest}`)
   }
+}
+
+function nameOf(path: string): string {
+  return printable(Buffer.from(path, 'latin1'))
 }

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import { rmSync } from 'node:fs'
 import t from 'tap'
+import { cpuTime } from '../../support/cpu-time.ts'
 import { makeSandbox, type Sandbox } from '../../support/extract.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'
 import { xattrRecord, type TarMember } from '../../support/tar-builder.ts'
@@ -44,20 +45,14 @@ await t.test(
       const numbers = Array.from({ length: count }, (_, index) => index)
       const kept = numbers.slice(0, 2000).map(index => file(`d/n${index}`))
       sandbox.apply([kept], { rootless })
-      const start = performance.now()
-      sandbox.apply(
-        [
-          [
-            ...kept,
-            ...numbers.map(index => file(`d/.wh.${index}`)),
-            ...numbers.slice(0, 20_000).map(() => file('d/.wh..wh..opq')),
-          ],
-        ],
-        { rootless },
-      )
+      const upper = [
+        ...kept,
+        ...numbers.map(index => file(`d/.wh.${index}`)),
+        ...numbers.slice(0, 20_000).map(() => file('d/.wh..wh..opq')),
+      ]
+      const ms = cpuTime(() => sandbox.apply([upper], { rootless }))
       t.equal(namesIn(sandbox.rootfs).length, 2001)
-      const ms = performance.now() - start
-      t.ok(ms < 30_000, `${ms} ms`)
+      t.ok(ms < 10_000, `${ms} ms`)
     })
   },
 )
