@@ -112,7 +112,8 @@ func describe(header *tar.Header, sum []byte) member {
 		m.Atime = nanoseconds(header.AccessTime)
 	}
 	for key, value := range header.PAXRecords {
-		if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
+		// not CutPrefix, which Go 1.19 lacks
+		if name := strings.TrimPrefix(key, "SCHILY.xattr."); name != key {
 			m.Xattrs[base64.StdEncoding.EncodeToString([]byte(name))] =
 				base64.StdEncoding.EncodeToString([]byte(value))
 		}
