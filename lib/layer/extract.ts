@@ -131,7 +131,9 @@ class SupervisedApplier implements TarHandler {
   readonly #applier: LayerApplier
   readonly #control: Control
   readonly #maxEntries: number
-  readonly #maxFileBytes: number
+  readonly #maxBytes: number
+  readonly #maxRatio: number
+  readonly #blobSize: number
   readonly #subject: string
 
   constructor(
@@ -144,7 +146,9 @@ class SupervisedApplier implements TarHandler {
     this.#applier = applier
     this.#control = control
     this.#maxEntries = maxEntries
-    this.#maxFileBytes = Math.min(maxBytes, Math.max(RATIO_FLOOR, blobSize * maxRatio))
+    this.#maxBytes = maxBytes
+    this.#maxRatio = maxRatio
+    this.#blobSize = blobSize
     this.#subject = subject
   }
 
@@ -153,21 +157,8 @@ class SupervisedApplier implements TarHandler {
     control.throwIfAborted(this.#subject)
     const entries = this.#applier.entries + 1
     if (entries > this.#maxEntries)
-      throw createError('LIMIT_EXCEEDED', {
-        subject: this.#subject,
-        limit: 'number of entries',
-        value: entries,
-        maximum: this.#maxEntries,
-      })
-    // holes cost nothing in the layer and nothing on disk, but whoever reads the file later pays
-    const fileBytes = this.#applier.fileBytes + header.size
-    if (fileBytes > this.#maxFileBytes)
-      throw createError('LIMIT_EXCEEDED', {
-        subject: this.#subject,
-        limit: 'size of the files with their holes',
-        value: fileBytes,
-        maximum: this.#maxFileBytes,
-      })
+      this.#exceeded('number of entries', entries, this.#maxEntries)
+    this.#checkFileBytes(this.#applier.fileBytes + header.size)
     control.entries = entries
     this.#applier.entry(header)
     control.fileBytes = this.#applier.fileBytes
@@ -183,5 +174,17 @@ class SupervisedApplier implements TarHandler {
 
   warn(code: TarWarning, message: string, header?: TarHeader): void {
     this.#applier.warn(code, message, header)
+  }
+  /** Holes cost nothing in the layer and nothing on disk, but whoever reads the file later pays. */
+  #checkFileBytes(fileBytes: number): void {
+    const what = 'size of the files with their holes'
+    if (fileBytes > this.#maxBytes) this.#exceeded(what, fileBytes, this.#maxBytes)
+    const ratio = fileBytes / this.#blobSize
+    if (fileBytes > RATIO_FLOOR && ratio > this.#maxRatio)
+      this.#exceeded(`ratio of the blob to the ${what}`, Math.ceil(ratio), this.#maxRatio)
+  }
+
+  #exceeded(limit: string, value: number, maximum: number): never {
+    throw createError('LIMIT_EXCEEDED', { subject: this.#subject, limit, value, maximum })
   }
 }
