@@ -21,6 +21,12 @@ export const platform: Option = {
   value: 'os/arch[/variant]',
 }
 
+export const use: Option = {
+  type: 'list',
+  description: 'a driver for the chain, outermost first; repeatable; see koci drivers',
+  value: 'name[:key=value,...]',
+}
+
 export const json: Option = {
   type: 'switch',
   description: 'print the result, and errors, as JSON',

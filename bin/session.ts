@@ -1,7 +1,8 @@
-// What a command has around it: where it prints, when it is to stop, and an application with the default chain.
-import type { Koci } from '../lib/index.ts'
+// What a command has around it: where it prints, when it is to stop, and an application with its chain.
+import type { Koci } from '../lib/application.ts'
 import { printable } from '../lib/text.ts'
 import type { Arguments } from './arguments.ts'
+import type { ChainPart, ChainWishes } from './chain/compose-chain.ts'
 import { usageError } from './usage-error.ts'
 
 const levels = ['debug', 'info', 'warn', 'error', 'fatal'] as const
@@ -40,14 +41,14 @@ export class Session {
     process.stdout.write(`${JSON.stringify(value)}\n`)
   }
 
-  /** An application with the chain that the command line has by default, its warnings on standard error. */
-  async application(): Promise<Koci> {
-    const { Koci, limits, log, mtree, progress } = await import('../middleware/index.ts')
+  /**
+   * An application with its warnings on standard error, and the chain that was asked for: by --use, else by the bundle.
+   * @throws {NotFoundError} ERR_KOCI_DRIVER_NOT_FOUND and whatever else is wrong with a chain
+   */
+  async application(wishes: ChainWishes = {}): Promise<Koci> {
+    const { Koci } = await import('../lib/application.ts')
     const app = new Koci({ strict: this.#strict })
     const write = (line: string): void => note(`koci: ${line}`)
-    if (this.says('info')) app.use(log({ write }))
-    else if (this.#progress && !this.json && process.stderr.isTTY) app.use(progress())
-    app.use(limits()).use(mtree())
     app.on('warning', ({ data }) => {
       if (!this.says('warn')) return
       const { code, message, layer, count = 1 } = data
@@ -55,7 +56,19 @@ export class Session {
       const times = count > 1 ? `, ${count} times` : ''
       write(`warning: ${where}${message} [${code}${times}]`)
     })
+    for (const { driver } of await this.chain(wishes)) app.use(driver)
     return app
+  }
+
+  /** The chain of `application`, and who put each driver there. */
+  async chain(wishes: ChainWishes): Promise<readonly ChainPart[]> {
+    const { composeChain } = await import('./chain/compose-chain.ts')
+    const { log } = await import('../middleware/log/index.ts')
+    const { progress } = await import('../middleware/progress/index.ts')
+    const write = (line: string): void => note(`koci: ${line}`)
+    const isShown = this.#progress && !this.json && process.stderr.isTTY
+    const front = this.says('info') ? [log({ write })] : isShown ? [progress()] : []
+    return composeChain(front, wishes)
   }
 }
 

@@ -11,6 +11,7 @@ import type {
   RepackContext,
   UnpackContext,
 } from './context.ts'
+import type { DriverOption, Recipe } from './driver-options.ts'
 import { createError } from './errors.ts'
 
 /** Every step and what its middleware is given. There is one onion per step. */
@@ -54,12 +55,6 @@ export const steps: readonly Step[] = [
   'refresh',
 ]
 
-/** What an option of a driver is, so that `--use name:key=value` can be read and checked. */
-export interface DriverOption {
-  readonly type: 'string' | 'number' | 'boolean'
-  readonly description: string
-}
-
 /** Middleware for some steps, under one name. */
 export type Driver = { readonly [S in Step]?: Middleware<Steps[S]> } & {
   /** Shown in errors, recorded in the bundle; equal to the factory's name. */
@@ -68,11 +63,13 @@ export type Driver = { readonly [S in Step]?: Middleware<Steps[S]> } & {
   readonly options?: Readonly<Record<string, DriverOption>>
   /** Names of drivers that have to be in the chain as well. */
   readonly requires?: readonly string[]
+  /** What bundles remember of it; without it, that there was one. False: nothing, it doesn't matter to a bundle. */
+  readonly recipe?: Recipe | false
   /** Says in a sentence what the driver would do. Without it, `explain` says "would run". */
   explain?(context: Context): string | Promise<string>
 }
 
-const known = new Set<string>([...steps, 'name', 'options', 'requires', 'explain'])
+const known = new Set<string>([...steps, 'name', 'options', 'requires', 'recipe', 'explain'])
 
 /**
  * Whatever `use()` was given, as a driver.

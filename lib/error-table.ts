@@ -101,6 +101,11 @@ export const errorTable = {
     '{subject}: nobody in the chain can list changes; the chain is {chain} - add mtree()',
     'No middleware of the `delta` step answered.',
   ],
+  DRIVER_NOT_FOUND: [
+    'NotFoundError',
+    '{subject}: driver {driver} not found - {remedy}',
+    'A driver that was asked for, or that a bundle remembers, is neither one of koci nor installed beside it.',
+  ],
   CHAIN_MISMATCH: [
     'UsageError',
     '{subject}: the bundle was made with {wanted}, which is not in the chain {chain} - use the same drivers',

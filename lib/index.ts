@@ -12,7 +12,8 @@ export type {
   RepackContext,
   UnpackContext,
 } from './context.ts'
-export { steps, type Driver, type DriverOption, type Step, type Steps } from './driver.ts'
+export { steps, type Driver, type Step, type Steps } from './driver.ts'
+export type { DriverOption, OptionValue, Recipe } from './driver-options.ts'
 export * from './errors.ts'
 export type { KociEvents, Warning } from './events.ts'
 export { filter, map } from './iterate.ts'

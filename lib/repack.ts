@@ -6,7 +6,6 @@ import { dropMasked, masksOf, type MaskOptions } from './bundle/mask.ts'
 import type { Change } from './change.ts'
 import { Context, type DeltaContext, type PackContext, type RepackContext } from './context.ts'
 import { createError } from './errors.ts'
-import { Extraction } from './layer/extraction.ts'
 import { FileHashes } from './layer/file-hashes.ts'
 import { packEntries } from './layer/pack-entries.ts'
 import { chooseCompression, writeLayerBlob, type Compress } from './layer/write-layer-blob.ts'
@@ -17,6 +16,7 @@ import { openTarget } from './layout/open-image.ts'
 import { runOnce, type Run } from './run.ts'
 import { placeLayers } from './place-layers.ts'
 import { adoptImage } from './adopt-image.ts'
+import { recordedExtraction } from './recorded-extraction.ts'
 import { layersOf } from './unpack.ts'
 
 /** How changes are listed. */
@@ -55,7 +55,7 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     run.closing(() => image.layout.close())
 
     const layers = layersOf(image)
-    const extraction = recordedExtraction(app, bundle)
+    const extraction = recordedExtraction(run, bundle)
     const base = new Context({ ...run.shared, image, bundle, layers, extraction })
     const context: RepackContext = base.with({
       options,
@@ -96,26 +96,6 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     app.tell('repack:done', { run: run.id, bundle: bundle.path, changes: changes.length })
     return { image: committed, changes }
   })
-}
-
-/**
- * The way the bundle was made, which this chain has to be able to deal with.
- * @throws {UsageError} ERR_KOCI_CHAIN_MISMATCH
- */
-export function recordedExtraction(app: Koci, bundle: Bundle): Extraction {
-  const extraction = new Extraction(bundle.umoci?.mapping)
-  const { chosenBy, layering, dialect } = bundle.ready ?? {}
-  if (chosenBy === undefined || layering === undefined || dialect === undefined)
-    return extraction
-  if (!app.chain.includes(chosenBy))
-    throw createError('CHAIN_MISMATCH', {
-      subject: bundle.path,
-      wanted: chosenBy,
-      chain: app.describeChain(),
-    })
-  extraction.choose(chosenBy, layering, dialect)
-  extraction.seal()
-  return extraction
 }
 
 /**

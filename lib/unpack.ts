@@ -5,6 +5,7 @@ import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
 import { convertImageConfig } from './bundle/convert.ts'
 import { makeRootfs } from './bundle/rootfs.ts'
+import { recordChain } from './bundle/recorded-chain.ts'
 import { encodeRuntimeConfig, type RuntimeConfig } from './bundle/runtime-config.ts'
 import { Context, type ConfigContext } from './context.ts'
 import { createError } from './errors.ts'
@@ -64,7 +65,7 @@ export function unpack(app: Koci, options: UnpackOptions): Promise<UnpackResult>
     await bundle.commit(
       { walk: image.walk, mapping: extraction },
       {
-        chain: app.chain,
+        chain: recordChain(app.drivers),
         layering,
         dialect,
         chosenBy,

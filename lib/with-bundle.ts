@@ -6,7 +6,8 @@ import { Context } from './context.ts'
 import { createError } from './errors.ts'
 import { openBase } from './layout/open-image.ts'
 import { placeLayers } from './place-layers.ts'
-import { listChanges, recordedExtraction, type ListOptions } from './repack.ts'
+import { recordedExtraction } from './recorded-extraction.ts'
+import { listChanges, type ListOptions } from './repack.ts'
 import { runOnce, type Run } from './run.ts'
 import { layersOf, mountLayers } from './unpack.ts'
 
@@ -70,7 +71,7 @@ function withBundle<T>(
     const image = await openBase(bundle, options.layout)
     run.closing(() => image.layout.close())
     const layers = layersOf(image)
-    const extraction = recordedExtraction(app, bundle)
+    const extraction = recordedExtraction(run, bundle)
     return body(run, new Context({ ...run.shared, image, bundle, layers, extraction }))
   })
 }

@@ -4,7 +4,7 @@ import type { HistoryOptions } from '../../lib/layout/commit-image.ts'
 import type { Compress } from '../../lib/layer/write-layer-blob.ts'
 import type { Arguments } from '../arguments.ts'
 import type { Command, Option } from '../command.ts'
-import { image } from '../options.ts'
+import { image, use } from '../options.ts'
 import { readImage, readTime } from '../read-options.ts'
 import { usageError } from '../usage-error.ts'
 
@@ -34,6 +34,7 @@ export const repack: Command = {
       type: 'switch',
       description: 'compare the content of every file, whatever size and times say',
     },
+    use: { ...use, description: `${use.description}; by default as at unpack` },
     'no-history': { type: 'switch', description: 'add no entry to the history of the image' },
     'history.author': text("who made it; by default the image's author"),
     'history.comment': text('a comment'),
@@ -53,7 +54,7 @@ export const repack: Command = {
     const history = readHistory(args)
     const [bundle = ''] = args.positionals
 
-    const app = await session.application()
+    const app = await session.application({ use: args.list('use'), bundle })
     const result = await app.repack({
       image,
       bundle,

@@ -1,6 +1,6 @@
 // koci unpack: an image becomes a bundle.
 import type { Command } from '../command.ts'
-import { image, platform } from '../options.ts'
+import { image, platform, use } from '../options.ts'
 import { readImage, readMapping, readPlatform } from '../read-options.ts'
 
 export const unpack: Command = {
@@ -23,6 +23,7 @@ export const unpack: Command = {
       type: 'switch',
       description: 'a directory over a symlink to a directory keeps the symlink',
     },
+    use,
     compat: {
       type: 'text',
       description: 'names with too many ".." stop at the root, as in umoci: no error',
@@ -48,7 +49,7 @@ export const unpack: Command = {
     const mapping = { ...readMapping(args), keepDirlinks, compat }
     const [bundle = ''] = args.positionals
 
-    const app = await session.application()
+    const app = await session.application({ use: args.list('use') })
     const { signal } = session
     const result = await app.unpack({ image, bundle, platform, signal, ...mapping })
     if (session.json) {

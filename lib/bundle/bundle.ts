@@ -174,6 +174,15 @@ export class Bundle {
   }
 
   /**
+   * What koci.json says of a complete bundle, read without the lock: for choosing a chain. Undefined where there is none,
+   * for a bundle made by umoci, and for whatever `open` refuses.
+   */
+  static async peek(directory: string): Promise<ReadyState | undefined> {
+    const state = await readState(path.resolve(directory)).catch(() => undefined)
+    return state?.state === 'ready' ? state : undefined
+  }
+
+  /**
    * Announces that something is about to be made in the bundle; it is removed should the run fail or die.
    * @returns the path to make it at
    * @throws {ConflictError} ERR_KOCI_CLOBBER if there is something of that name; {UsageError} ERR_KOCI_INVALID_OPTION

@@ -4,6 +4,7 @@ import { parseDescriptor, type Descriptor } from '../oci/descriptor.ts'
 import type { IdMap } from '../oci/idmap.ts'
 import { parseJson } from '../oci/json.ts'
 import type { Dialect, Layering, Mapping } from '../layer/extraction.ts'
+import { isRecordedDriver, type RecordedDriver } from './recorded-chain.ts'
 
 /** Name of umoci's metadata file. */
 export const umociFile = 'umoci.json'
@@ -22,8 +23,8 @@ export interface UmociMetadata {
 export interface ReadyState {
   readonly version: 1
   readonly state: 'ready'
-  /** Names of the chain that made it, outermost first; information only. */
-  readonly chain: readonly string[]
+  /** The chain that made it, outermost first. */
+  readonly chain: readonly RecordedDriver[]
   readonly layering: Layering
   readonly dialect: Dialect
   /** The driver that chose the layering; without it the bundle can't be used. */
@@ -124,7 +125,7 @@ function isReady(json: Record<string, unknown>): json is Record<string, unknown>
   return (
     (layout === undefined || typeof layout === 'string') &&
     Array.isArray(chain) &&
-    chain.every(name => typeof name === 'string') &&
+    chain.every(isRecordedDriver) &&
     ['merged', 'stacked'].includes(layering as string) &&
     ['plain', 'overlay-trusted', 'overlay-user'].includes(dialect as string) &&
     (typeof chosenBy === 'string' || (chosenBy === undefined && layering === 'merged'))

@@ -32,6 +32,7 @@ export function limits(options: Limits = {}): Driver {
   }
   return {
     name: 'limits',
+    recipe: { options: { ...options } },
     options: {
       maxBytes: { type: 'number', description: 'bytes of one uncompressed layer' },
       maxEntries: { type: 'number', description: 'entries of one layer' },

@@ -12,6 +12,7 @@ export function log(options: LogOptions = {}): Driver {
   const { write = line => process.stderr.write(`${line}\n`) } = options
   return {
     name: 'log',
+    recipe: false,
     async unpack(ctx, next) {
       const seconds = stopwatch()
       await next()

@@ -20,6 +20,7 @@ import { FileHashes, keptHashes } from '../../lib/layer/file-hashes.ts'
 export function mtree(): Driver {
   return {
     name: 'mtree',
+    recipe: {},
     explain: () => 'records the rootfs, and compares it with the record to list changes',
 
     async unpack(ctx, next) {

@@ -28,6 +28,7 @@ export function progress(options: ProgressOptions = {}): Driver {
   const isShown = (): boolean => force || stream.isTTY === true
   return {
     name: 'progress',
+    recipe: false,
     options: {
       force: { type: 'boolean', description: 'draw even where there is no terminal' },
     },

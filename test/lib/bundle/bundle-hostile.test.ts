@@ -21,7 +21,11 @@ const walk = [
     size: 1,
   },
 ]
-const state = { chain: ['mtree'], layering: 'merged', dialect: 'plain' } as const
+const state = {
+  chain: [{ name: 'mtree', source: 'koci' }],
+  layering: 'merged',
+  dialect: 'plain',
+} as const
 
 await t.test('private names that are not of our making are left alone', async t => {
   const files = { '.koci-notes': 'mine', '.koci-dir': { file: 'mine' }, '.koci-x.json': 'mine' }
@@ -145,7 +149,26 @@ await t.test('where the directory vanishes meanwhile no file appears in its plac
 const malformed = [
   {},
   { chain: 'mtree', layering: 'merged', dialect: 'plain' },
-  { chain: [1], layering: 'merged', dialect: 'plain' },
+  ...[
+    1,
+    null,
+    'mtree',
+    {},
+    { name: 1, source: 'koci' },
+    { name: 'x', source: 'file' },
+    { name: 'x', source: 'koci', package: 'koci-driver-x' },
+    { name: 'x', source: 'package' },
+    { name: 'x', source: 'package', package: './koci-driver-x' },
+    { name: 'x', source: 'package', package: '../koci-driver-x' },
+    { name: 'x', source: 'package', package: '/koci-driver-x' },
+    { name: 'x', source: 'package', package: 'koci-driver-x/../../y' },
+    { name: 'x', source: 'package', package: 'koci-driver-x/y' },
+    { name: 'x', source: 'package', package: 'file:koci-driver-x' },
+    { name: 'x', source: 'package', package: 'node:fs' },
+    { name: 'x', source: 'package', package: 'yargs' },
+    { name: 'x', source: 'koci', options: null },
+    { name: 'x', source: 'koci', options: { y: 1 } },
+  ].map(driver => ({ chain: [driver], layering: 'merged', dialect: 'plain' })),
   { chain: [], layering: 'heaped', dialect: 'plain' },
   { chain: [], layering: 'merged', dialect: {} },
   { chain: [], layering: 'merged', dialect: 'plain', chosenBy: { name: 'x' } },

@@ -23,7 +23,7 @@ const walk = [
   },
 ]
 const state = {
-  chain: ['mtree'],
+  chain: [{ name: 'mtree', source: 'koci' }],
   layering: 'merged',
   dialect: 'plain',
   chosenBy: undefined,
@@ -66,7 +66,7 @@ await t.test('a complete bundle can be opened, and remembers what drivers kept',
   const again = await Bundle.open(directory)
   t.same(again.recall('mtree'), { some: ['data'] })
   t.match(again.umoci, { walk, mapping })
-  t.match(again.ready, { chain: ['mtree'], layering: 'merged' })
+  t.match(again.ready, { chain: [{ name: 'mtree', source: 'koci' }], layering: 'merged' })
   t.same(readdirSync(directory).sort(), ['config.json', 'koci.json', 'rootfs', 'umoci.json'])
   t.match(JSON.parse(readFileSync(path.join(directory, 'umoci.json'), 'utf8')), {
     umoci_version: '2',

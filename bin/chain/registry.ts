@@ -1,0 +1,46 @@
+// The drivers that come with koci, by the names that --use and bundles know them by.
+import type { Driver } from '../../lib/driver.ts'
+
+/** What makes a driver of options; which ones, the driver it makes without any tells. */
+export type Factory = (options?: never) => Driver
+
+/** A driver as the list knows it; its module is loaded only when it is used. */
+export interface BuiltIn {
+  readonly description: string
+  /** What a machine or a user has to have. */
+  readonly needs?: string
+  /**
+   * Whether a bundle may bring it back. Never one that runs commands, or reads files that name some: what a bundle says
+   * is data.
+   */
+  readonly fromBundle: boolean
+  readonly load: () => Promise<Factory>
+}
+
+export const builtIns: Readonly<Record<string, BuiltIn>> = {
+  limits: {
+    description: 'refuses layers beyond bounds that no real image meets',
+    fromBundle: true,
+    load: async () => (await import('../../middleware/limits/index.ts')).limits,
+  },
+  log: {
+    description: 'says what each layer and each repack took',
+    fromBundle: false,
+    load: async () => (await import('../../middleware/log/index.ts')).log,
+  },
+  mtree: {
+    description: 'records bundles, and lists changes by comparing',
+    fromBundle: true,
+    load: async () => (await import('../../middleware/mtree/index.ts')).mtree,
+  },
+  progress: {
+    description: 'shows on a terminal how far layers are',
+    fromBundle: false,
+    load: async () => (await import('../../middleware/progress/index.ts')).progress,
+  },
+}
+
+/** The driver of this name, if koci has it. */
+export function findBuiltIn(name: string): BuiltIn | undefined {
+  return Object.hasOwn(builtIns, name) ? builtIns[name] : undefined
+}
