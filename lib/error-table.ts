@@ -106,6 +106,11 @@ export const errorTable = {
     '{subject}: driver {driver} not found - {remedy}',
     'A driver that was asked for, or that a bundle remembers, is neither one of koci nor installed beside it.',
   ],
+  UNTRUSTED: [
+    'UsageError',
+    '{subject}: not trusted: {reason} - only root and you may be able to change it and what leads to it',
+    'A file that decides what code runs, a directory above it, or a command that it names could have been changed by somebody else.',
+  ],
   CHAIN_MISMATCH: [
     'UsageError',
     '{subject}: the bundle was made with {wanted}, which is not in the chain {chain} - use the same drivers',
