@@ -3,13 +3,35 @@ import type { Command } from './command.ts'
 
 /** A command as the list knows it. */
 export interface CommandEntry {
+  /** The words it is called by: those of its group come first. */
   readonly name: string
   readonly alias?: string
   readonly description: string
   readonly load: () => Promise<Command>
 }
 
-export const commands: readonly CommandEntry[] = [
+/** Commands that are called by two words, of which this is the first. */
+export interface CommandGroup {
+  /** Empty for the program itself. */
+  readonly name: string
+  readonly description: string
+  readonly commands: readonly (CommandEntry | CommandGroup)[]
+}
+
+const raw: CommandGroup = {
+  name: 'raw',
+  description: 'single steps of what other commands do',
+  commands: [
+    {
+      name: 'raw runtime-config',
+      alias: 'raw config',
+      description: 'write the runtime configuration for an image',
+      load: async () => (await import('./commands/raw/runtime-config.ts')).runtimeConfig,
+    },
+  ],
+}
+
+const commands: readonly (CommandEntry | CommandGroup)[] = [
   {
     name: 'unpack',
     description: 'unpack an image into a runtime bundle',
@@ -57,14 +79,47 @@ export const commands: readonly CommandEntry[] = [
     description: 'remove blobs that no tag leads to',
     load: async () => (await import('./commands/gc.ts')).gc,
   },
+  raw,
 ]
 
-/** The command of this name or alias. */
-export function findCommand(name: string): CommandEntry | undefined {
-  return commands.find(command => command.name === name || command.alias === name)
+/** The program: the group of all commands. */
+export const program: CommandGroup = {
+  name: '',
+  description: 'unpack OCI images into bundles, and pack what changed into new layers',
+  commands,
 }
 
-/** All names under which commands are known. */
-export function commandNames(): string[] {
-  return commands.flatMap(({ name, alias }) => (alias === undefined ? [name] : [name, alias]))
+/** Whether it is called by one more word. */
+export function isGroup(found: CommandEntry | CommandGroup): found is CommandGroup {
+  return 'commands' in found
+}
+
+/** The command or group that a group has under this word. */
+export function findCommand(
+  group: CommandGroup,
+  word: string,
+): CommandEntry | CommandGroup | undefined {
+  const name = group.name === '' ? word : `${group.name} ${word}`
+  return group.commands.find(
+    found => found.name === name || (!isGroup(found) && found.alias === name),
+  )
+}
+
+/** All commands, those of groups included. */
+export function allCommands(group: CommandGroup = program): CommandEntry[] {
+  return group.commands.flatMap(found => (isGroup(found) ? allCommands(found) : [found]))
+}
+
+/** All names under which a group's commands are known, by their last word. */
+export function commandNames(group: CommandGroup = program): string[] {
+  return group.commands.flatMap(found => {
+    const names =
+      isGroup(found) || found.alias === undefined ? [found.name] : [found.name, found.alias]
+    return names.map(lastWord)
+  })
+}
+
+/** The word by which a command of a group is told from the others. */
+export function lastWord(name: string): string {
+  return name.slice(name.lastIndexOf(' ') + 1)
 }

@@ -4,13 +4,17 @@
 import module from 'node:module'
 import process from 'node:process'
 import { cacheDirectory } from './cache-directory.ts'
+import { programName } from './program-name.ts'
 import { printVersion } from './version.ts'
 
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
 
 if (major < 22 || major === 23 || (major === 22 && minor < 18)) {
   process.stderr.write(
-    'koci: this is Node ' + process.versions.node + ', and koci needs 22.18 or later, or 24\n',
+    programName +
+      ': this is Node ' +
+      process.versions.node +
+      ', and koci needs 22.18 or later, or 24\n',
   )
   process.exitCode = 1
 } else {
@@ -29,7 +33,7 @@ function start(args: string[]): void {
       return main.main(args)
     },
     function fail(error) {
-      process.stderr.write('koci: ' + String(error) + '\n')
+      process.stderr.write(programName + ': ' + String(error) + '\n')
       process.exitCode = 1
     },
   )

@@ -1,8 +1,16 @@
 // The command line: finds the command, loads it, runs it, and turns what comes of it into messages and an exit code.
 // 0 is success, 1 every error, 3 an unknown command or help topic (as umoci has it), 128 + N the end by signal N.
 import type { Command } from './command.ts'
-import { commandNames, findCommand, type CommandEntry } from './commands.ts'
+import {
+  commandNames,
+  findCommand,
+  isGroup,
+  program,
+  type CommandEntry,
+  type CommandGroup,
+} from './commands.ts'
 import { globalOptions } from './options.ts'
+import { programName } from './program-name.ts'
 import { report } from './report.ts'
 import { Session } from './session.ts'
 import { listenForSignals } from './signals.ts'
@@ -19,22 +27,41 @@ export async function main(args: readonly string[]): Promise<void> {
 }
 
 async function run(args: readonly string[]): Promise<number> {
-  const { word, before, after } = findCommandWord(args, globalOptions)
   const json = args.includes('--json')
-  const fail = (error: unknown, code = 1): number => {
+  const fail: Fail = (error, code = 1) => {
     report(error, { json, causes: false, stacks: false, canBeRootless: false })
     return code
   }
   try {
-    if (word === undefined) return await runWithoutCommand(before)
-    if (word === 'help' || word === 'h') return await showTopic(after, fail)
-    const entry = findCommand(word)
-    if (!entry) return fail(noSuchCommand(word), unknownCommand)
-    splitArgs(before, globalOptions, 'koci')
-    return await runCommand(entry, await entry.load(), [...before, ...after])
+    return await runIn(program, [], args, fail)
   } catch (error) {
     return fail(error)
   }
+}
+
+type Fail = (error: unknown, code?: number) => number
+
+/** Runs the command of a group that `args` begin with; `earlier` are global options that came before. */
+async function runIn(
+  group: CommandGroup,
+  earlier: readonly string[],
+  args: readonly string[],
+  fail: Fail,
+): Promise<number> {
+  const { word, before, after } = findCommandWord(args, globalOptions)
+  if (word === undefined) return runWithoutCommand(group, before)
+  if (word === 'help' || word === 'h') return showTopic(group, after, fail)
+  const found = findCommand(group, word)
+  if (!found) return fail(noSuchCommand(group, word), unknownCommand)
+  splitArgs(before, globalOptions, callOf(group))
+  const options = [...earlier, ...before]
+  if (isGroup(found)) return runIn(found, options, after, fail)
+  return runCommand(found, await found.load(), [...options, ...after])
+}
+
+/** How a group, or the program itself, is called. */
+function callOf({ name }: CommandGroup): string {
+  return name === '' ? programName : `${programName} ${name}`
 }
 
 async function runCommand(
@@ -43,7 +70,7 @@ async function runCommand(
   args: readonly string[],
 ): Promise<number> {
   const options = { ...globalOptions, ...command.options }
-  const split = splitArgs(args, options, `koci ${entry.name}`)
+  const split = splitArgs(args, options, `${programName} ${entry.name}`)
   const { commandHelp, parse } = await import('./parse.ts')
   if (split.help) {
     process.stdout.write(`${await commandHelp(entry, command)}\n`)
@@ -66,33 +93,39 @@ async function runCommand(
   }
 }
 
-async function runWithoutCommand(args: readonly string[]): Promise<number> {
-  const version = args.some(arg => /^(-v|--?version)$/.test(arg))
+async function runWithoutCommand(
+  group: CommandGroup,
+  args: readonly string[],
+): Promise<number> {
+  const version = group === program && args.some(arg => /^(-v|--?version)$/.test(arg))
   if (version) {
     printVersion()
     return 0
   }
-  splitArgs(args, globalOptions, 'koci')
-  const { programHelp } = await import('./parse.ts')
-  process.stdout.write(`${await programHelp()}\n`)
+  splitArgs(args, globalOptions, callOf(group))
+  const { groupHelp } = await import('./parse.ts')
+  process.stdout.write(`${await groupHelp(group)}\n`)
   return 0
 }
 
 async function showTopic(
-  [topic]: readonly string[],
-  fail: (error: unknown, code: number) => number,
+  group: CommandGroup,
+  [topic, ...more]: readonly string[],
+  fail: Fail,
 ): Promise<number> {
-  if (topic === undefined) return runWithoutCommand([])
-  const entry = findCommand(topic)
-  if (!entry)
+  if (topic === undefined) return runWithoutCommand(group, [])
+  const found = findCommand(group, topic)
+  if (!found)
     return fail(usageError(`help ${topic}`, `no help topic for '${topic}'`), unknownCommand)
+  if (isGroup(found)) return showTopic(found, more, fail)
   const { commandHelp } = await import('./parse.ts')
-  process.stdout.write(`${await commandHelp(entry, await entry.load())}\n`)
+  process.stdout.write(`${await commandHelp(found, await found.load())}\n`)
   return 0
 }
 
-function noSuchCommand(word: string): Error {
-  const hint = didYouMean(word, commandNames()) || ' - koci help lists the commands'
+function noSuchCommand(group: CommandGroup, word: string): Error {
+  const remedy = ` - ${callOf(group)} help lists the commands`
+  const hint = didYouMean(word, commandNames(group)) || remedy
   return usageError(word, `no such command${hint}`)
 }
 

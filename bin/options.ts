@@ -32,6 +32,33 @@ export const json: Option = {
   description: 'print the result, and errors, as JSON',
 }
 
+/** Owners inside and outside of containers. */
+export const mapping: Options = {
+  'uid-map': {
+    type: 'list',
+    description: 'owners inside and outside; repeatable',
+    value: 'container:host[:size]',
+  },
+  'gid-map': {
+    type: 'list',
+    description: 'the same for groups',
+    value: 'container:host[:size]',
+  },
+  rootless: { type: 'switch', description: 'as an ordinary user: owners are only noted' },
+}
+
+export const keepDirlinks: Option = {
+  type: 'switch',
+  description: 'a directory over a symlink to a directory keeps the symlink',
+}
+
+export const compat: Option = {
+  type: 'text',
+  description: 'names with too many ".." stop at the root, as in umoci: no error',
+  value: 'clamp',
+  choices: ['clamp'],
+}
+
 /** What every command takes, before its name and after it. */
 export const globalOptions: Options = {
   log: {

@@ -2,8 +2,9 @@
 import yargs, { type Argv, type Options as YargsOption } from 'yargs'
 import { Arguments } from './arguments.ts'
 import type { Command, Option, Options } from './command.ts'
-import { commands, type CommandEntry } from './commands.ts'
+import { isGroup, lastWord, type CommandEntry, type CommandGroup } from './commands.ts'
 import { globalOptions } from './options.ts'
+import { programName } from './program-name.ts'
 import type { SplitArgs } from './split-args.ts'
 import { usageError } from './usage-error.ts'
 
@@ -29,34 +30,55 @@ export async function parse(
 }
 
 /** Help for one command, in lines of at most 80 columns. */
-export function commandHelp(entry: CommandEntry, command: Command): Promise<string> {
+export async function commandHelp(entry: CommandEntry, command: Command): Promise<string> {
   const { name, alias, description } = entry
   const { options, positionals, notes, examples } = command
   const needed = Object.entries(options).filter(([, { required }]) => required)
-  const words = ['koci', name, ...needed.map(flagOf), '[options]', ...placeholders(positionals)]
-  const program = plainYargs().usage(
-    `koci ${name}${alias === undefined ? '' : `, ${alias}`} - ${description}\n\nUsage: ${words.join(' ')}`,
-  )
+  const words = [
+    programName,
+    name,
+    ...needed.map(flagOf),
+    '[options]',
+    ...placeholders(positionals),
+  ]
+  const names = alias === undefined || isUmoci ? name : `${name}, ${lastWord(alias)}`
+  const program = plainYargs().usage(`Usage: ${words.join(' ')}`)
   describe(program, 'Options:', options)
   const others = Object.entries(globalOptions).filter(([option]) => !options[option])
   describe(program, 'Options of all commands:', Object.fromEntries(others))
-  const lines = examples.map(line => `  ${line}`).join('\n')
-  return program
-    .epilogue(`${notes === undefined ? '' : `${notes}\n\n`}Examples:\n${lines}`)
-    .getHelp()
+  const lines = examples.map(line => `  ${asCalled(line)}`).join('\n')
+  program.epilogue(`${notes === undefined ? '' : `${notes}\n\n`}Examples:\n${lines}`)
+  return `${heading(names, description)}\n\n${await program.getHelp()}`
 }
 
-/** What koci says when it is called without a command. */
-export function programHelp(): Promise<string> {
-  const program = plainYargs().usage(
-    'koci - unpack OCI images into bundles, and pack what changed into new layers\n\n' +
-      'Usage: koci <command> [options] [arguments]',
-  )
-  for (const { name, alias, description } of commands)
-    program.command(alias === undefined ? name : [name, alias], description)
+/** What is said where a command is missing: the commands of the program, or of a group. */
+export async function groupHelp(group: CommandGroup): Promise<string> {
+  const call = group.name === '' ? programName : `${programName} ${group.name}`
+  const help = plainYargs()
+    .scriptName(call)
+    .usage(`Usage: ${call} <command> [options] [arguments]`)
+  for (const found of group.commands) {
+    const alias = isGroup(found) ? undefined : found.alias
+    const names = [found.name, ...(alias === undefined ? [] : [alias])].map(lastWord)
+    help.command(names, found.description)
+  }
   const version: Option = { type: 'switch', description: 'show the version (-v)' }
-  describe(program, 'Options:', { ...globalOptions, version })
-  return program.epilogue('koci help <command> shows the options of a command.').getHelp()
+  describe(help, 'Options:', group.name === '' ? { ...globalOptions, version } : globalOptions)
+  help.epilogue(`${call} help <command> shows the options of a command.`)
+  return `${heading(group.name, group.description)}\n\n${await help.getHelp()}`
+}
+
+/** Scripts that look at umoci's help look at its first two lines. */
+const isUmoci = programName === 'umoci'
+
+function heading(name: string, description: string): string {
+  const line = `${programName}${name === '' ? '' : ` ${name}`} - ${description}`
+  return isUmoci ? `NAME:\n   ${line}` : line
+}
+
+/** An example under the name that the program was called by. */
+function asCalled(example: string): string {
+  return example.replace(/^koci /, `${programName} `)
 }
 
 /** Puts options into help. Such a program is never parsed with, so the value can be a part of the name. */
@@ -84,7 +106,7 @@ function typesOf(options: Options): Record<string, YargsOption> {
 
 function plainYargs(): Argv {
   return yargs()
-    .scriptName('koci')
+    .scriptName(programName)
     .locale('en')
     .wrap(Math.min(80, process.stdout.columns || 80))
     .help(false)

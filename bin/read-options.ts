@@ -42,6 +42,11 @@ export function readMapping(args: Arguments): {
   }
 }
 
+/** `--compat`. */
+export function readCompat(args: Arguments): 'clamp' | undefined {
+  return args.text('compat') === undefined ? undefined : 'clamp'
+}
+
 /** `--history.created`: RFC 3339, checked here because the image is committed only after everything was packed. */
 export function readTime(args: Arguments, name: string): string | undefined {
   const text = args.text(name)

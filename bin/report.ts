@@ -1,6 +1,7 @@
 // How an error is told: one line for people, with its code; or its JSON; and as much more as was asked for.
 import { KociError, wrapError } from '../lib/errors.ts'
 import { printable } from '../lib/text.ts'
+import { programName } from './program-name.ts'
 import { note } from './session.ts'
 
 /** What is to be told beside the error's own line. */
@@ -21,17 +22,17 @@ export function report(thrown: unknown, options: ReportOptions): void {
     process.stderr.write(`${JSON.stringify(error)}\n`)
     return
   }
-  note(`koci: ${error.message} [${error.code}]`)
+  note(`${programName}: ${error.message} [${error.code}]`)
   const chain = [...causesOf(error)]
   if (!(thrown instanceof KociError)) {
-    note('koci: this is a defect of koci; please report it')
+    note(`${programName}: this is a defect of koci; please report it`)
     options = { ...options, stacks: true }
   }
   if (options.causes || options.stacks)
     for (const cause of chain.slice(1)) note(`  caused by: ${describe(cause)}`)
   if (options.stacks) for (const each of chain) if (each instanceof Error) printStack(each)
   if (options.canBeRootless && chain.some(isPermission))
-    note('koci: hint: without the privileges of root, try --rootless')
+    note(`${programName}: hint: without the privileges of root, try --rootless`)
 }
 
 /** The error, its cause, the cause of that; at most ten. */

@@ -1,8 +1,10 @@
 // What a command has around it: where it prints, when it is to stop, and an application with its chain.
+import { createError } from '../lib/errors.ts'
 import type { Koci } from '../lib/application.ts'
 import { printable } from '../lib/text.ts'
 import type { Arguments } from './arguments.ts'
 import type { ChainPart, ChainWishes } from './chain/compose-chain.ts'
+import { programName } from './program-name.ts'
 import { usageError } from './usage-error.ts'
 
 const levels = ['debug', 'info', 'warn', 'error', 'fatal'] as const
@@ -48,13 +50,11 @@ export class Session {
   async application(wishes: ChainWishes = {}): Promise<Koci> {
     const { Koci } = await import('../lib/application.ts')
     const app = new Koci({ strict: this.#strict })
-    const write = (line: string): void => note(`koci: ${line}`)
     app.on('warning', ({ data }) => {
-      if (!this.says('warn')) return
       const { code, message, layer, count = 1 } = data
       const where = layer === undefined ? '' : `layer ${layer.slice(0, 19)}: `
       const times = count > 1 ? `, ${count} times` : ''
-      write(`warning: ${where}${message} [${code}${times}]`)
+      this.#tellWarning(`${where}${message}`, `${code}${times}`)
     })
     for (const { driver } of await this.chain(wishes)) app.use(driver)
     return app
@@ -65,10 +65,23 @@ export class Session {
     const { composeChain } = await import('./chain/compose-chain.ts')
     const { log } = await import('../middleware/log/index.ts')
     const { progress } = await import('../middleware/progress/index.ts')
-    const write = (line: string): void => note(`koci: ${line}`)
+    const write = (line: string): void => note(`${programName}: ${line}`)
     const isShown = this.#progress && !this.json && process.stderr.isTTY
     const front = this.says('info') ? [log({ write })] : isShown ? [progress()] : []
     return composeChain(front, wishes)
+  }
+
+  /**
+   * Warns of something outside of a run of the application.
+   * @throws {UsageError} ERR_KOCI_STRICT
+   */
+  warn(code: string, message: string): void {
+    if (this.#strict) throw createError('STRICT', { subject: code, reason: message })
+    this.#tellWarning(message, code)
+  }
+
+  #tellWarning(message: string, code: string): void {
+    if (this.says('warn')) note(`${programName}: warning: ${message} [${code}]`)
   }
 }
 

@@ -2,6 +2,7 @@
 // Every option is known by name here, so that nothing is guessed: umoci's forms (-flag, --flag=true) mean what they
 // mean there, a value may look like an option, and what nobody knows is an error that names what was meant.
 import type { Option, Options } from './command.ts'
+import { programName } from './program-name.ts'
 import { didYouMean, usageError } from './usage-error.ts'
 
 /** A command line in pieces. */
@@ -101,6 +102,7 @@ function toBoolean(value: string | undefined): boolean | undefined {
 
 function unknownOption(flag: string, options: Options, where: string): Error {
   const hint = didYouMean(flag.replace(/^-+/, ''), Object.keys(options), '--')
-  const remedy = where === 'koci' ? 'options of a command come after it' : `see ${where} --help`
+  const remedy =
+    where === programName ? 'options of a command come after it' : `see ${where} --help`
   return usageError(flag, `${where} has no such option${hint || ` - ${remedy}`}`)
 }

@@ -2,6 +2,7 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
+import { programName } from './program-name.ts'
 
 /** The version of the image specification that koci follows. */
 export const imageSpec = '1.1.1'
@@ -10,8 +11,9 @@ export const runtimeSpec = '1.3.0'
 
 export function printVersion(): void {
   process.stdout.write(
-    'koci version ' +
-      readVersion() +
+    programName +
+      ' version ' +
+      shownVersion() +
       '\n' +
       'image spec: ' +
       imageSpec +
@@ -23,6 +25,11 @@ export function printVersion(): void {
       process.version +
       '\n',
   )
+}
+
+/** Under umoci's name, the umoci whose commands and flags are there: scripts compare it. */
+function shownVersion(): string {
+  return programName === 'umoci' ? '0.6.0+koci.' + readVersion() : readVersion()
 }
 
 /** From package.json, one directory up from the source and two from what is built. */

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { commands } from '../bin/commands.ts'
+import { allCommands } from '../bin/commands.ts'
 import { globalOptions } from '../bin/options.ts'
 
 const root = path.resolve(import.meta.dirname, '..')
@@ -52,7 +52,7 @@ await t.test('every relative link leads to a file', async t => {
 
 await t.test('docs/cli.md describes every command and every option', async t => {
   const text = read('docs/cli.md')
-  for (const { name, alias, load } of commands) {
+  for (const { name, alias, load } of allCommands()) {
     t.ok(text.includes(`\n### \`koci ${name} `), name)
     if (alias !== undefined) t.ok(text.includes(`\`koci ${alias}\``), alias)
     for (const option of Object.keys((await load()).options))

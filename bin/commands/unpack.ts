@@ -1,35 +1,17 @@
 // koci unpack: an image becomes a bundle.
 import type { Command } from '../command.ts'
-import { image, platform, use } from '../options.ts'
-import { readImage, readMapping, readPlatform } from '../read-options.ts'
+import { compat, image, keepDirlinks, mapping, platform, use } from '../options.ts'
+import { readCompat, readImage, readMapping, readPlatform } from '../read-options.ts'
 
 export const unpack: Command = {
   positionals: ['bundle'],
   options: {
     image,
     platform,
-    'uid-map': {
-      type: 'list',
-      description: 'owners inside and outside; repeatable',
-      value: 'container:host[:size]',
-    },
-    'gid-map': {
-      type: 'list',
-      description: 'the same for groups',
-      value: 'container:host[:size]',
-    },
-    rootless: { type: 'switch', description: 'as an ordinary user: owners are only noted' },
-    'keep-dirlinks': {
-      type: 'switch',
-      description: 'a directory over a symlink to a directory keeps the symlink',
-    },
+    ...mapping,
+    'keep-dirlinks': keepDirlinks,
     use,
-    compat: {
-      type: 'text',
-      description: 'names with too many ".." stop at the root, as in umoci: no error',
-      value: 'clamp',
-      choices: ['clamp'],
-    },
+    compat,
   },
   notes:
     'Makes <bundle>/config.json and <bundle>/rootfs, ready for runc. Every byte is\n' +
@@ -44,14 +26,13 @@ export const unpack: Command = {
   async run(args, session) {
     const image = readImage(args)
     const platform = readPlatform(args)
-    const compat = args.text('compat') === undefined ? undefined : ('clamp' as const)
-    const keepDirlinks = args.has('keep-dirlinks')
-    const mapping = { ...readMapping(args), keepDirlinks, compat }
+    const compat = readCompat(args)
+    const owners = { ...readMapping(args), keepDirlinks: args.has('keep-dirlinks') }
     const [bundle = ''] = args.positionals
 
     const app = await session.application({ use: args.list('use') })
     const { signal } = session
-    const result = await app.unpack({ image, bundle, platform, signal, ...mapping })
+    const result = await app.unpack({ image, bundle, platform, signal, compat, ...owners })
     if (session.json) {
       const { runtimeConfig: _, ...rest } = result
       session.printJson(rest)

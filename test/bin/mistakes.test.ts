@@ -15,7 +15,11 @@ const cases: [args: string, exit: number, message: string | RegExp, code?: strin
   ['UNPACK', 3, 'UNPACK: no such command - did you mean unpack?', invalid],
   ['Unpack --image images:a b', 3, 'Unpack: no such command - did you mean unpack?', invalid],
   ['help foo', 3, "no help topic for 'foo'", invalid],
-  ['config --image images:a', 3, 'config: no such command', invalid],
+  ['raw nosuch', 3, 'nosuch: no such command - koci raw help lists the commands', invalid],
+  ['raw runtime-confg', 3, 'did you mean runtime-config?', invalid],
+  ['raw help nosuch', 3, "no help topic for 'nosuch'", invalid],
+  ['help raw nosuch', 3, "no help topic for 'nosuch'", invalid],
+  ['raw -x config', 1, '-x: koci raw has no such option', invalid],
   ['constructor', 3, 'constructor: no such command', invalid],
   // options in general
   [
