@@ -31,6 +31,8 @@ export interface Shared {
   readonly extraction: Extraction
   /** Registers what undoes something, should the run fail; run in reverse order after everything has settled. */
   readonly defer: (undo: () => unknown) => void
+  /** Registers what is to be let go of when the run ends, whatever came of it; last registered, first called. */
+  readonly closing: (close: () => unknown) => void
   /** Reports something that was dealt with. Under `strict` it throws instead. */
   readonly warn: (warning: Warning) => void
 }
@@ -45,6 +47,7 @@ export class Context {
   declare readonly layers: Shared['layers']
   declare readonly extraction: Shared['extraction']
   declare readonly defer: Shared['defer']
+  declare readonly closing: Shared['closing']
   declare readonly warn: Shared['warn']
   /** Change its members in `unpack`, before `next()`. */
   readonly limits: Limits = {}
@@ -87,9 +90,9 @@ export class Context {
   }
 }
 
-// As a member it would need a type that isolated declarations can't name.
 Object.defineProperty(Context.prototype, inspect.custom, {
   value(this: Context) {
+    // as a member it would need a type that isolated declarations can't name
     return this.toJSON()
   },
 })

@@ -51,6 +51,11 @@ export const errorTable = {
     '{subject}: too late - decide in the unpack step, before next()',
     'How layers are extracted was to be changed after they had been looked up.',
   ],
+  LAYER_SHARED: [
+    'UsageError',
+    '{subject}: {by} keeps the layer, so its directory must not be changed: {reason} - put the middleware that changes it further in, or have it declare a variant',
+    'A middleware wanted to change a layer after a store had published it for others.',
+  ],
   CONSUMED: [
     'UsageError',
     '{subject}: already consumed - it can be read once',
@@ -162,6 +167,11 @@ export const errorTable = {
     'FormatError',
     '{subject}: not a usable bundle: {reason}',
     'The bundle directory or its metadata is missing or malformed.',
+  ],
+  INVALID_STORE: [
+    'FormatError',
+    '{subject}: not a usable store of layers: {reason}',
+    'The directory of a store of layers, or something in it, is not what it has to be.',
   ],
   INVALID_MTREE: [
     'FormatError',

@@ -25,9 +25,9 @@ export class Run {
   }
 
   /** What all contexts of the run are made with. */
-  get shared(): Pick<Shared, 'app' | 'run' | 'signal' | 'defer' | 'warn'> {
-    const { app, id, signal, defer, warn } = this
-    return { app, run: id, signal, defer, warn }
+  get shared(): Pick<Shared, 'app' | 'run' | 'signal' | 'defer' | 'closing' | 'warn'> {
+    const { app, id, signal, defer, closing, warn } = this
+    return { app, run: id, signal, defer, closing, warn }
   }
 
   readonly abort = (reason: unknown): void => {

@@ -18,6 +18,7 @@ import {
   statEntry,
   statRoot,
   Turns,
+  type Interruptible,
 } from './scan.ts'
 
 /** Sums that somebody computed while writing the files, by inode. */
@@ -33,7 +34,7 @@ export interface RecordOptions {
   readonly hashes?: KnownHashes | undefined
   /** For messages. */
   readonly subject?: string | undefined
-  readonly signal?: AbortSignal | undefined
+  readonly signal?: Interruptible | undefined
 }
 
 /** A directory that is being recorded. */

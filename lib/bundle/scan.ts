@@ -156,13 +156,16 @@ function assertSame(now: Stat, then: Stat, name: CString): void {
   if (!isSame) throw createError('FILE_CHANGED', { subject: name.subarray(0, -1) })
 }
 
+/** What may say that something is to stop: an AbortSignal, or what a worker has instead. */
+export type Interruptible = Pick<AbortSignal, 'aborted'> & { readonly reason?: unknown }
+
 /** Lets others run now and then, and notices an abort. */
 export class Turns {
-  readonly #signal: AbortSignal | undefined
+  readonly #signal: Interruptible | undefined
   readonly #subject: string
   #work = 0
 
-  constructor(signal: AbortSignal | undefined, subject: string) {
+  constructor(signal: Interruptible | undefined, subject: string) {
     this.#signal = signal
     this.#subject = subject
   }

@@ -61,7 +61,8 @@ async function extractBlob(
       compat,
       first: await isEmpty(target),
       dialect: dialectOf(layer, extraction),
-      hashFiles: hashes !== undefined,
+      hashFiles: hashes !== undefined || layer.recordTo !== undefined,
+      recordTo: layer.target === undefined ? undefined : layer.recordTo,
       limits,
     },
     { signal, inflated, onStart: counters => layer.reportProgress(() => counters) },
@@ -69,7 +70,8 @@ async function extractBlob(
   for (const { code, message, count } of result.warnings)
     context.warn({ code, message, layer: layer.digest, count })
   if (result.hashes) hashes?.merge(result.hashes)
-  layer.place({
+  layer.recorded = result.recorded
+  layer.placeExtracted({
     by: 'koci',
     verified: true,
     ...(layer.target === undefined ? {} : { dir: layer.target }),

@@ -2,6 +2,7 @@
 import { createError, wrapError } from '../errors.ts'
 import { readPrivileges } from '../fs/privileges.ts'
 import { openRooted, type Rooted } from '../fs/rooted.ts'
+import type { LayerRecordSummary } from '../bundle/layer-record.ts'
 import type { Digest } from '../oci/digest.ts'
 import type { IdMap } from '../oci/idmap.ts'
 import { LayerApplier } from './apply.ts'
@@ -34,6 +35,8 @@ export interface ExtractJob {
   readonly dialect?: Dialect
   /** Hashes files while they are written. */
   readonly hashFiles?: boolean
+  /** The worker then makes this file with the record of the target, in which nothing else may be, and keeps the hashes. */
+  readonly recordTo?: string | undefined
   readonly limits?: Limits
 }
 
@@ -52,6 +55,8 @@ export interface ExtractResult {
   readonly stacking?: StackingReport | undefined
   /** By inode of the target's file system; files only. */
   readonly hashes?: FileHashes | undefined
+  /** Of `recordTo`. */
+  readonly recorded?: LayerRecordSummary | undefined
 }
 
 /**

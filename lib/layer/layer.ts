@@ -1,4 +1,6 @@
 // One layer of the image at hand: what it is, where its bytes come from, where it is to go, where it went.
+import type { LayerRecordSummary } from '../bundle/layer-record.ts'
+import type { TreeRecord } from '../bundle/record.ts'
 import { createError } from '../errors.ts'
 import type { BlobLocation } from '../layout/regular-file.ts'
 import type { Compression } from '../oci/media-type.ts'
@@ -35,6 +37,13 @@ export interface Placement {
   /** Whether the DiffID was verified for what is there, now or when it was stored. */
   readonly verified: boolean
   readonly report?: LayerReport | undefined
+  /** Reads what is recorded of the directory, if whoever placed the layer has a record; undefined if it turns out to be unfit. */
+  readonly loadRecord?: (() => Promise<TreeRecord | undefined>) | undefined
+  /**
+   * Others use the directory, too, now or later: nothing in it may ever be changed.
+   * @default false
+   */
+  readonly shared?: boolean | undefined
 }
 
 /** What extraction found out about a layer; JSON, so that a store can keep it with the layer. */
@@ -106,7 +115,14 @@ export class Layer {
   target: string | undefined
   /** How whiteouts are stored in `target`. @default the dialect of the run */
   dialect: Dialect | undefined
+  /**
+   * Set it together with `target`: a file, not in it, that is made with the record of what was extracted. Costs the hashes
+   * and a walk, both of them in the worker. `recorded` then tells what it holds.
+   */
+  recordTo: string | undefined
+  recorded: LayerRecordSummary | undefined
   #placed: Placement | undefined
+  #extracted = false
   #needsBelow: string | undefined
   readonly #taints: string[] = []
   readonly #locate: () => Promise<BlobLocation>
@@ -170,21 +186,45 @@ export class Layer {
     this.#placed = placement
   }
 
-  /** For whoever set the `target`: what was extracted into it is somewhere else now. */
-  move(dir: string, by: string): void {
-    if (this.#placed) this.#placed = { ...this.#placed, dir, by }
+  /** For the end of the chain: it extracted the layer itself, just now. */
+  placeExtracted(placement: Placement): void {
+    this.place(placement)
+    this.#extracted = true
+  }
+
+  /** Whether the end of the chain extracted and verified it in this run, rather than that somebody placed it. */
+  get extracted(): boolean {
+    return this.#extracted
+  }
+
+  /**
+   * For whoever set the `target`: what was extracted into it is somewhere else now. `more` is what else is different.
+   */
+  move(dir: string, by: string, more: Pick<Placement, 'loadRecord' | 'shared'> = {}): void {
+    if (this.#placed) this.#placed = { ...this.#placed, ...more, dir, by }
   }
 
   /** For the runner: the layer is to be extracted (again) on top of those below it. */
   reopen(needsBelow: string): void {
     this.#needsBelow = needsBelow
     this.#placed = undefined
+    this.#extracted = false
     this.target = undefined
     this.dialect = undefined
+    this.recordTo = undefined
+    this.recorded = undefined
   }
 
-  /** To be called by whoever changes the tree after extraction. */
+  /**
+   * To be called by whoever changes the tree after extraction, and before doing so: before `next()` of `layer`, or after it
+   * further in than whoever keeps layers.
+   * @throws {UsageError} ERR_KOCI_LAYER_SHARED if the tree is shared with others already
+   */
   taint(reason: string): void {
+    if (this.#placed?.shared === true) {
+      const { by } = this.#placed
+      throw createError('LAYER_SHARED', { subject: `layer ${this.digest}`, by, reason })
+    }
     this.#taints.push(reason)
   }
 

@@ -30,17 +30,29 @@ port?.on('message', (request: Request | undefined) => {
     inflateAhead(request)
     port.postMessage({ inflated: true } satisfies Answer)
   } else {
-    const { answer, transferList } = extract(request)
-    port.postMessage(answer, transferList)
+    void extract(request).then(({ answer, transferList }) => {
+      port.postMessage(answer, transferList)
+    })
   }
 })
 
-function extract({ job, memory, inflated }: ExtractRequest): {
+async function extract({ job, memory, inflated }: ExtractRequest): Promise<{
   answer: Answer
   transferList: ArrayBuffer[]
-} {
+}> {
   try {
-    const { hashes, ...result } = extractBlob(job, new Control(memory), inflated)
+    const control = new Control(memory)
+    const { hashes, ...result } = extractBlob(job, control, inflated)
+    if (job.recordTo !== undefined) {
+      const { target, recordTo, diffID } = job
+      // not for every worker to load
+      const { writeLayerRecord } = await import('../bundle/layer-record.ts')
+      const recorded = await writeLayerRecord(target, recordTo, diffID, {
+        hashes,
+        signal: control,
+      })
+      return { answer: { result: { ...result, recorded } }, transferList: [] }
+    }
     if (hashes === undefined) return { answer: { result }, transferList: [] }
     const { value, transferList } = hashes.toTransferable()
     return { answer: { result, hashes: value }, transferList }

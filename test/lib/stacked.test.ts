@@ -86,3 +86,45 @@ await t.test('only a stacked bundle is mounted, and only with its layout at hand
   const layout = path.join(bundle, 'elsewhere')
   await t.rejects(mountBundle(app, { bundle, layout }), { code: 'ERR_KOCI_INVALID_LAYOUT' })
 })
+
+await t.test('what is shared is not to be changed any more', async t => {
+  const { image, bundle } = await setUp(t)
+  const seen: string[] = []
+  const keeper: Driver = {
+    name: 'keeper',
+    async layer(ctx, next) {
+      t.notOk(ctx.layer.extracted)
+      ctx.layer.taint('early, and noted')
+      await next()
+      t.ok(ctx.layer.extracted)
+      const dir = ctx.layer.placed?.dir ?? ''
+      ctx.layer.move(dir, 'keeper', { shared: true })
+      ctx.layer.taint('late')
+    },
+  }
+  const app = new Koci().use(keeper).use(shelf(seen))
+  await t.rejects(app.unpack({ image, bundle, rootless }), {
+    code: 'ERR_KOCI_LAYER_SHARED',
+    message: /keeper keeps the layer.*late/,
+  })
+})
+
+await t.test(
+  'what is to be closed is closed at the end, last first, whatever came of it',
+  async t => {
+    const { image, bundle } = await setUp(t)
+    const closed: number[] = []
+    const app = new Koci().use({
+      name: 'closing',
+      async unpack(ctx, next) {
+        ctx.closing(() => closed.push(1))
+        ctx.closing(() => closed.push(2))
+        await next()
+        t.same(closed, [])
+        throw createError('ABORTED', { subject: 'test' })
+      },
+    })
+    await t.rejects(app.unpack({ image, bundle, rootless }))
+    t.same(closed, [2, 1])
+  },
+)

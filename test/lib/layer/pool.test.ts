@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { readLayerRecord, type LayerRecordSummary } from '../../../lib/bundle/layer-record.ts'
 import { WorkerPool, type Counters, type ExtractJob } from '../../../lib/layer/pool.ts'
 import { makeJob } from '../../support/extract.ts'
 import { tarBytes, type TarMember } from '../../support/tar-builder.ts'
@@ -55,6 +56,20 @@ await t.test('hashes and warnings come back', async t => {
     mtime: 3_000_000_000n,
   })
   t.match(warnings, [{ code: 'IGNORED_WHITEOUT', count: 1 }])
+})
+
+await t.test('a worker records what it extracted, without reading it again', async t => {
+  await using pool = new WorkerPool()
+  const [job] = makeJobs(t, [small]) as [ExtractJob]
+  const recordTo = `${job.target}.record`
+  const { recorded, hashes } = await pool.extract({ ...job, hashFiles: true, recordTo })
+  t.equal(hashes, undefined)
+  const record = await readLayerRecord(recordTo, job.diffID, recorded as LayerRecordSummary)
+  const sha256 = createHash('sha256').update('content').digest()
+  t.match([...record.entries()], [{ type: 'directory' }, { type: 'file', sha256 }])
+  const [other] = makeJobs(t, [small]) as [ExtractJob]
+  const failing = pool.extract({ ...other, hashFiles: true, recordTo })
+  await t.rejects(failing, { code: 'ERR_KOCI_IO', cause: { code: 'EEXIST' } })
 })
 
 await t.test('errors come back as what they were, with the layer', async t => {
