@@ -1,6 +1,7 @@
 // What a tree looks like, as text that can be compared: one line per name, in byte order.
 import { createHash } from 'node:crypto'
 import {
+  check,
   close,
   cstring,
   O_DIRECTORY,
@@ -22,6 +23,7 @@ import {
   statx,
   type Stat,
 } from '../../lib/fs/libc.ts'
+import { fchmodat } from '../../lib/fs/syscall.ts'
 import { openDirectory, readEntries } from '../../lib/fs/walk.ts'
 import { getXattr, listXattrs, xattrTarget } from '../../lib/fs/xattr.ts'
 import { printable } from '../../lib/text.ts'
@@ -34,6 +36,8 @@ export interface DescribeOptions {
   /** The owner and mode of the root, and its times and attributes; default true. */
   readonly root?: boolean
   readonly xattrs?: boolean
+  /** Directories are opened up for their owner once they are described: an ordinary user couldn't look in, nor remove them. */
+  readonly open?: boolean
 }
 
 const types = new Map([
@@ -85,6 +89,7 @@ function describe(
           : ''
     lines.push(line(path, stat, xattrs, options, groups, extra))
     if (type !== S_IFDIR) continue
+    if (options.open) check(fchmodat(dirfd, name, 0o700), 'fchmodat', name)
     const fd = openDirectory(dirfd, name)
     try {
       describe(fd, `${path}/`, lines, groups, options)

@@ -298,6 +298,14 @@ await t.test(
       t.equal(theirs.ociVersion, '1.0.0')
       theirs.ociVersion = ours.ociVersion
       theirs.linux.namespaces.unshift({ type: 'cgroup' })
+      // and an order of the volumes that isn't left to chance
+      const isVolume = ({ destination }: { destination: string }) =>
+        destination in config.Volumes
+      const volumes = theirs.mounts.filter(isVolume)
+      volumes.sort((a, b) => (a.destination < b.destination ? -1 : 1))
+      theirs.mounts = theirs.mounts.map(mount =>
+        isVolume(mount) ? (volumes.shift() ?? mount) : mount,
+      )
       const hostMounts = theirs.mounts.filter(
         ({ destination }) => destination === '/etc/resolv.conf',
       )

@@ -63,7 +63,7 @@ for (const [what, members] of tables)
       treeBounds.directories = bound
       const sandbox = makeSandbox(makeDirectory(base, bound))
       sandbox.apply([members], { rootless })
-      return describeTree(sandbox.rootfs, { root: false })
+      return describeTree(sandbox.rootfs, { root: false, open: true })
     })
     for (const tree of trees.slice(1)) t.same(tree, trees[0])
   })
