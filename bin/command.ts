@@ -6,6 +6,8 @@ import type { Session } from './session.ts'
 export interface Option {
   readonly type: 'text' | 'list' | 'switch'
   readonly description: string
+  /** A letter or digit that stands for the name after one dash. */
+  readonly short?: string
   /** What help calls the value. */
   readonly value?: string
   readonly required?: boolean

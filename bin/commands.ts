@@ -43,6 +43,27 @@ const commands: readonly (CommandEntry | CommandGroup)[] = [
     load: async () => (await import('./commands/repack.ts')).repack,
   },
   {
+    name: 'mount',
+    description: 'put the rootfs of a bundle in place again, as after a reboot',
+    load: async () => (await import('./commands/mount.ts')).mount,
+  },
+  {
+    name: 'umount',
+    alias: 'unmount',
+    description: 'take the rootfs of a bundle down; changes are kept',
+    load: async () => (await import('./commands/mount.ts')).umount,
+  },
+  {
+    name: 'delta',
+    description: 'list what changed in a bundle, without packing it',
+    load: async () => (await import('./commands/delta.ts')).delta,
+  },
+  {
+    name: 'drivers',
+    description: 'list what --use takes',
+    load: async () => (await import('./commands/drivers.ts')).drivers,
+  },
+  {
     name: 'init',
     description: 'make an empty image layout',
     load: async () => (await import('./commands/init.ts')).init,

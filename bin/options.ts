@@ -15,6 +15,27 @@ export const layout: Option = {
   required: true,
 }
 
+/** Of commands that look for the image of a bundle. */
+export const bundleLayout: Option = {
+  type: 'text',
+  description: "where the bundle's image is; by default where it was at unpack",
+  value: 'path',
+}
+
+/** Of commands that list changes. */
+export const listing: Options = {
+  'mask-path': {
+    type: 'list',
+    description: 'leave out this path and all beneath it; repeatable',
+    value: 'path',
+  },
+  'no-mask-volumes': { type: 'switch', description: "pack the image's volumes, too" },
+  'verify-content': {
+    type: 'switch',
+    description: 'compare the content of every file, whatever size and times say',
+  },
+}
+
 export const platform: Option = {
   type: 'text',
   description: 'which image of an index; by default that of this machine',
@@ -25,6 +46,12 @@ export const use: Option = {
   type: 'list',
   description: 'a driver for the chain, outermost first; repeatable; see koci drivers',
   value: 'name[:key=value,...]',
+}
+
+/** The same for a bundle that is there. */
+export const bundleUse: Option = {
+  ...use,
+  description: 'a driver, outermost first; repeatable; by default as at unpack',
 }
 
 export const json: Option = {

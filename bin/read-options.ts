@@ -47,6 +47,19 @@ export function readCompat(args: Arguments): 'clamp' | undefined {
   return args.text('compat') === undefined ? undefined : 'clamp'
 }
 
+/** `--mask-path`, `--no-mask-volumes`, `--verify-content`. */
+export function readListing(args: Arguments): {
+  maskPaths: readonly string[] | undefined
+  maskVolumes: boolean
+  verifyContent: boolean
+} {
+  return {
+    maskPaths: args.list('mask-path'),
+    maskVolumes: !args.has('no-mask-volumes'),
+    verifyContent: args.has('verify-content'),
+  }
+}
+
 /** `--history.created`: RFC 3339, checked here because the image is committed only after everything was packed. */
 export function readTime(args: Arguments, name: string): string | undefined {
   const text = args.text(name)

@@ -1,4 +1,5 @@
 // What a command has around it: where it prints, when it is to stop, and an application with its chain.
+import { once } from 'node:events'
 import { createError } from '../lib/errors.ts'
 import type { Koci } from '../lib/application.ts'
 import { printable } from '../lib/text.ts'
@@ -36,6 +37,12 @@ export class Session {
   /** Prints a line on standard output; control characters are shown, not sent. */
   print(line: string): void {
     process.stdout.write(`${printable(line)}\n`)
+  }
+
+  /** Prints bytes as they are; waits for whoever reads them. */
+  async write(bytes: Uint8Array): Promise<void> {
+    if (!process.stdout.write(bytes))
+      await once(process.stdout, 'drain', { signal: this.signal })
   }
 
   /** Prints a value as one line of JSON. */

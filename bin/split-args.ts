@@ -89,9 +89,16 @@ function lookUp(
 ): { flag: string; name: string; option: Option | undefined; value: string | undefined } {
   const equals = token.indexOf('=')
   const flag = equals < 0 ? token : token.slice(0, equals)
-  const name = flag === '-h' ? 'help' : flag.replace(/^--?/, '')
+  const name = longName(flag, options)
   const option = Object.hasOwn(options, name) ? options[name] : undefined
   return { flag, name, option, value: equals < 0 ? undefined : token.slice(equals + 1) }
+}
+
+function longName(flag: string, options: Options): string {
+  const word = flag === '-h' ? 'help' : flag.replace(/^--?/, '')
+  const isShort = !flag.startsWith('--') && word.length === 1
+  const found = isShort && Object.entries(options).find(([, { short }]) => short === word)
+  return found ? found[0] : word
 }
 
 /** As Go reads booleans; a switch without a value is on. */

@@ -3,9 +3,10 @@ import type { RepackResult } from '../../lib/repack.ts'
 import type { HistoryOptions } from '../../lib/layout/commit-image.ts'
 import type { Compress } from '../../lib/layer/write-layer-blob.ts'
 import type { Arguments } from '../arguments.ts'
+import { changeToJson } from '../change-json.ts'
 import type { Command, Option } from '../command.ts'
-import { image, use } from '../options.ts'
-import { readImage, readTime } from '../read-options.ts'
+import { bundleUse, image, listing } from '../options.ts'
+import { readImage, readListing, readTime } from '../read-options.ts'
 import { usageError } from '../usage-error.ts'
 
 export const repack: Command = {
@@ -17,12 +18,7 @@ export const repack: Command = {
       description:
         'base the bundle on the new image: the next repack packs what changes from now on',
     },
-    'mask-path': {
-      type: 'list',
-      description: 'leave out this path and all beneath it; repeatable',
-      value: 'path',
-    },
-    'no-mask-volumes': { type: 'switch', description: "pack the image's volumes, too" },
+    ...listing,
     compress: {
       type: 'text',
       description:
@@ -30,11 +26,7 @@ export const repack: Command = {
       value: 'how',
       choices: ['auto', 'none', 'gzip', 'zstd', ''],
     },
-    'verify-content': {
-      type: 'switch',
-      description: 'compare the content of every file, whatever size and times say',
-    },
-    use: { ...use, description: `${use.description}; by default as at unpack` },
+    use: bundleUse,
     'no-history': { type: 'switch', description: 'add no entry to the history of the image' },
     'history.author': text("who made it; by default the image's author"),
     'history.comment': text('a comment'),
@@ -59,10 +51,8 @@ export const repack: Command = {
       image,
       bundle,
       refresh: args.has('refresh-bundle'),
-      maskPaths: args.list('mask-path'),
-      maskVolumes: !args.has('no-mask-volumes'),
+      ...readListing(args),
       compress: readCompress(args),
-      verifyContent: args.has('verify-content'),
       history,
       signal: session.signal,
     })
@@ -102,11 +92,6 @@ function toJson({ image, changes }: RepackResult): unknown {
       digest: descriptor.digest,
       diffID,
     })),
-    changes: changes.map(({ kind, path, rawPath }) => ({
-      kind,
-      path,
-      // a name that is no text; without this it couldn't be told from one that looks like its escaped form
-      ...(Buffer.from(path).equals(rawPath) ? {} : { rawPath: rawPath.toString('base64') }),
-    })),
+    changes: changes.map(changeToJson),
   }
 }
