@@ -105,7 +105,8 @@ function typesOf(options: Options): Record<string, YargsOption> {
 }
 
 function plainYargs(): Argv {
-  return yargs()
+  // its second argument would be asked of the kernel, and there may be no working directory any more
+  return yargs([], '/')
     .scriptName(programName)
     .locale('en')
     .wrap(Math.min(80, process.stdout.columns || 80))

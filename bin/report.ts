@@ -3,6 +3,7 @@ import { KociError, wrapError } from '../lib/errors.ts'
 import { printable } from '../lib/text.ts'
 import { programName } from './program-name.ts'
 import { note } from './session.ts'
+import { usageError } from './usage-error.ts'
 
 /** What is to be told beside the error's own line. */
 export interface ReportOptions {
@@ -16,7 +17,8 @@ export interface ReportOptions {
 }
 
 /** Prints an error on standard error. What isn't koci's own is a defect, and shows where it is. */
-export function report(thrown: unknown, options: ReportOptions): void {
+export function report(reason: unknown, options: ReportOptions): void {
+  const thrown = hasNoDirectory(reason) ? noDirectory() : reason
   const error = wrapError(thrown, 'koci')
   if (options.json) {
     process.stderr.write(`${JSON.stringify(error)}\n`)
@@ -33,6 +35,17 @@ export function report(thrown: unknown, options: ReportOptions): void {
   if (options.stacks) for (const each of chain) if (each instanceof Error) printStack(each)
   if (options.canBeRootless && chain.some(isPermission))
     note(`${programName}: hint: without the privileges of root, try --rootless`)
+}
+
+/** Whether a relative path could mean nothing because the directory it begins in has been removed. */
+function hasNoDirectory(error: unknown): boolean {
+  return [...causesOf(error)].some(
+    cause => cause instanceof Error && (cause as NodeJS.ErrnoException).syscall === 'uv_cwd',
+  )
+}
+
+function noDirectory(): Error {
+  return usageError('working directory', 'it is gone - change to another')
 }
 
 /** The error, its cause, the cause of that; at most ten. */

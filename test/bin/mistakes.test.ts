@@ -1,8 +1,9 @@
-import { existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { makeImage } from '../support/image.ts'
-import { koci, several } from './run-koci.ts'
+import { childEnvironment, koci, plainly, program, several } from './run-koci.ts'
 
 const invalid = 'ERR_KOCI_INVALID_OPTION'
 const badRef = 'ERR_KOCI_INVALID_REFERENCE'
@@ -253,6 +254,29 @@ await t.test('with --json an error is the JSON of the error', async t => {
     t.equal(stdout, '')
     const error = JSON.parse(stderr)
     t.match(error, { code: /^ERR_KOCI_/, name: /Error$/, message: String, details: Object })
+  }
+})
+
+await t.test('a working directory that has been removed', async t => {
+  const gone = path.join(t.testdir(), 'gone')
+  mkdirSync(gone)
+  const script = `rmdir "$PWD" && exec ${process.execPath} ${program} "$@"`
+  for (const [line, exit, text] of [
+    ['unpack --image images:a b', 1, /^koci: working directory: it is gone - .*INVALID_OPTION/],
+    ['gc --layout images', 1, /^koci: working directory: it is gone - .*INVALID_OPTION/],
+    ['unpack --help', 0, /^$/],
+  ] as const) {
+    mkdirSync(gone, { recursive: true })
+    const [command, args] = plainly('sh', ['-c', script, 'sh', ...line.split(' ')])
+    const { status, stderr } = spawnSync(command, args, {
+      cwd: gone,
+      timeout: 60_000,
+      encoding: 'utf8',
+      env: childEnvironment(),
+    })
+    t.equal(status, exit, line)
+    t.match(stderr, text)
+    t.ok(stderr.split('\n').length <= 2, stderr)
   }
 })
 
