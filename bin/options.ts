@@ -34,6 +34,10 @@ export const listing: Options = {
     type: 'switch',
     description: 'compare the content of every file, whatever size and times say',
   },
+  'delta-fallback': {
+    type: 'switch',
+    description: 'if a driver fails to list changes, ask the next one',
+  },
 }
 
 export const platform: Option = {

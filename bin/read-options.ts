@@ -47,16 +47,18 @@ export function readCompat(args: Arguments): 'clamp' | undefined {
   return args.text('compat') === undefined ? undefined : 'clamp'
 }
 
-/** `--mask-path`, `--no-mask-volumes`, `--verify-content`. */
+/** `--mask-path`, `--no-mask-volumes`, `--verify-content`, `--delta-fallback`. */
 export function readListing(args: Arguments): {
   maskPaths: readonly string[] | undefined
   maskVolumes: boolean
   verifyContent: boolean
+  fallback: boolean
 } {
   return {
     maskPaths: args.list('mask-path'),
     maskVolumes: !args.has('no-mask-volumes'),
     verifyContent: args.has('verify-content'),
+    fallback: args.has('delta-fallback'),
   }
 }
 

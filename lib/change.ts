@@ -10,12 +10,15 @@ import { toText } from './text.ts'
  *
  * `aliasOf` is set on a name that didn't change itself: it is another name of a file that got one of these names, and
  * is packed for the sake of the link. It counts only while one of them does.
+ *
+ * `opaque` is set on a directory of which nothing is left that was in it: what is in it now is all listed.
  */
 export interface Change {
   readonly kind: 'A' | 'M' | 'D'
   readonly rawPath: Buffer
   readonly path: string
   readonly aliasOf?: readonly Buffer[]
+  readonly opaque?: boolean
 }
 
 /** Makes a change; `path` is derived from the bytes. */

@@ -118,6 +118,8 @@ export type RepackContext = Context & {
 export type DeltaContext = Context & {
   /** In any order. Undefined until a lister has answered. */
   changes: Iterable<Change> | AsyncIterable<Change> | undefined
+  /** A `superset` may hold what didn't change: it is compared with the record of the bundle. @default 'exact' */
+  quality: 'exact' | 'superset'
   /** Compare contents even where size and times say nothing changed. */
   readonly verifyContent: boolean
 }

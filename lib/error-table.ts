@@ -76,6 +76,11 @@ export const errorTable = {
     '{subject}: the layers are stacked and no middleware mounted them; the chain is {chain}',
     'Stacked layers need a driver with a `mount` step.',
   ],
+  ROOTFS_NOT_MOUNTED: [
+    'ConflictError',
+    '{subject}: the rootfs is not mounted, so that everything would seem to be deleted - run koci mount first',
+    'What changed in a bundle of stacked layers can be seen only while it is mounted.',
+  ],
   NOT_MERGED: [
     'UsageError',
     '{subject}: {by} has the layer in a directory of its own, but layers are merged; the chain is {chain} - choose stacked layers in step unpack, or extract into the rootfs',

@@ -2,9 +2,8 @@
 // the bundle can still fail, which leaves the image, and the bundle on its old base.
 import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
-import { dropMasked, masksOf, type MaskOptions } from './bundle/mask.ts'
 import type { Change } from './change.ts'
-import { Context, type DeltaContext, type PackContext, type RepackContext } from './context.ts'
+import { Context, type PackContext, type RepackContext } from './context.ts'
 import { createError } from './errors.ts'
 import { FileHashes } from './layer/file-hashes.ts'
 import { packEntries } from './layer/pack-entries.ts'
@@ -13,17 +12,12 @@ import { commitImage, type HistoryOptions } from './layout/commit-image.ts'
 import type { NewLayer } from './oci/image-draft.ts'
 import type { ResolvedImage } from './layout/image-layout.ts'
 import { openTarget } from './layout/open-image.ts'
+import { listChanges, type ListOptions } from './list-changes.ts'
 import { runOnce, type Run } from './run.ts'
 import { placeLayers } from './place-layers.ts'
 import { adoptImage } from './adopt-image.ts'
 import { recordedExtraction } from './recorded-extraction.ts'
 import { layersOf } from './unpack.ts'
-
-/** How changes are listed. */
-export interface ListOptions extends MaskOptions {
-  /** Compare the content of every file, whatever size and times say. @default false */
-  readonly verifyContent?: boolean | undefined
-}
 
 /** What to pack, and under which name. */
 export interface RepackOptions extends ListOptions {
@@ -96,35 +90,6 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     app.tell('repack:done', { run: run.id, bundle: bundle.path, changes: changes.length })
     return { image: committed, changes }
   })
-}
-
-/**
- * What changed in the bundle, masks applied, sorted bytewise.
- * @throws {UsageError} ERR_KOCI_NO_DELTA_LISTER
- */
-export async function listChanges(
-  run: Run,
-  context: Context & { readonly options: ListOptions },
-): Promise<readonly Change[]> {
-  const { verifyContent = false } = context.options
-  const own: DeltaContext = context.with({ changes: undefined, verifyContent })
-  await run.app.step('delta', run, own, async () => {
-    const chain = run.app.describeChain()
-    throw createError('NO_DELTA_LISTER', { subject: context.bundle.path, chain })
-  })
-  const listed = own.changes
-  if (!listed)
-    throw createError('NO_DELTA_LISTER', {
-      subject: context.bundle.path,
-      chain: run.app.describeChain(),
-    })
-  const changes = await Array.fromAsync(listed)
-  // of listers that meet on a path the last one counts: a layer has each name once
-  const unique = new Map(changes.map(each => [each.rawPath.toString('latin1'), each]))
-  const masks = masksOf(context.imageConfig, context.options)
-  return dropMasked([...unique.values()], masks).sort((a, b) =>
-    Buffer.compare(a.rawPath, b.rawPath),
-  )
 }
 
 async function packLayer(

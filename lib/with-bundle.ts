@@ -7,7 +7,7 @@ import { createError } from './errors.ts'
 import { openBase } from './layout/open-image.ts'
 import { placeLayers } from './place-layers.ts'
 import { recordedExtraction } from './recorded-extraction.ts'
-import { listChanges, type ListOptions } from './repack.ts'
+import { listChanges, type ListOptions } from './list-changes.ts'
 import { runOnce, type Run } from './run.ts'
 import { layersOf, mountLayers } from './unpack.ts'
 

@@ -57,6 +57,8 @@ export async function* packEntries(
       context.signal.throwIfAborted()
       const entry = change.kind === 'D' ? whiteout(change) : packer.describe(change.rawPath)
       if (entry) yield entry
+      if (change.opaque && entry?.type === 'directory')
+        yield { ...whiteout(change), type: 'opaqueWhiteout' }
     }
   } finally {
     packer.close()

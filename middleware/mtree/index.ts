@@ -1,5 +1,6 @@
 // mtree(): the fallback that works on any file system. It records the state of the rootfs when a bundle is made, and
 // compares with it at repack. Files are hashed while they are extracted, so nothing is read twice.
+import { assertMounted } from '../../lib/bundle/mounted.ts'
 import { applyChanges } from '../../lib/bundle/apply-changes.ts'
 import { compareTree, machineXattrs } from '../../lib/bundle/compare-tree.ts'
 import {
@@ -39,6 +40,7 @@ export function mtree(): Driver {
       const manifest = ctx.image.descriptor.digest
       const record = await loadRecord(ctx.bundle, manifest)
       if (!record) return next()
+      assertMounted(ctx)
       const { verifyContent, signal, rootfs: subject } = ctx
       const options = { verifyContent, ignoreXattrs: machineXattrs, subject, signal }
       const changes = await withTree(subject, root => compareTree(root, record, options))

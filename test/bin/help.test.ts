@@ -79,7 +79,7 @@ for (const entry of allCommands())
     t.ok(command.examples.length > 0)
     for (const example of command.examples) {
       const names = [entry.name, ...(entry.alias === undefined ? [] : [entry.alias])]
-      const name = names.find(each => example.startsWith(`koci ${each} `))
+      const name = names.find(each => `${example} `.startsWith(`koci ${each} `))
       t.ok(name, example)
       const args = example.split(' ').slice(1 + (name ?? '').split(' ').length)
       const split = splitArgs(args, { ...globalOptions, ...command.options }, 'koci')

@@ -7,6 +7,8 @@ import t from 'tap'
 import { applyChanges } from '../../../lib/bundle/apply-changes.ts'
 import { dropMasked } from '../../../lib/bundle/mask.ts'
 import { compareTree, type CompareOptions } from '../../../lib/bundle/compare-tree.ts'
+import { takeAsListed, verifyListed } from '../../../lib/bundle/verify-listed.ts'
+import { change, type Change } from '../../../lib/change.ts'
 import { parseMtree } from '../../../lib/bundle/mtree-parser.ts'
 import { indexOf, textOf } from '../../support/record.ts'
 import { recordTree } from '../../../lib/bundle/record-tree.ts'
@@ -617,6 +619,25 @@ await t.test('random changes: those that were masked are found again', async t =
     await compare(root, applied)
     const second = (await compareOwn(root, throughIndex(applied))).join('\n')
     return first === expected && second === expected
+  })
+})
+
+await t.test('random changes: a list that holds too much is verified', async t => {
+  await forRandomTrees(t.testdir({}), async (root, recorded, before) => {
+    const after = [...snapshot(root).keys()]
+    const toChange = (path: string): Change => change('M', Buffer.from(path, 'latin1'))
+    const everything = [...before.keys(), ...after, ...after].reverse().map(toChange)
+    const hiding = after.map(path => ({ ...toChange(path), opaque: path === '' }))
+    const verify = async (listed: readonly Change[]): Promise<string> =>
+      asLines(await inTree(root, tree => verifyListed(tree, recorded, listed))).join('\n')
+    const found = [await verify(everything), await verify(hiding)]
+    const changes = await inTree(root, tree => compareTree(tree, recorded))
+    // of what changed itself, in any order, the rest is made up for
+    const own = changes.filter(({ aliasOf }) => aliasOf === undefined)
+    found.push(await verify(own.toReversed()))
+    const asListed = asLines(await inTree(root, tree => takeAsListed(tree, own))).join('\n')
+    const expected = asLines(changes).join('\n')
+    return found.every(each => each === expected) && asListed === asLines(own).join('\n')
   })
 })
 
