@@ -32,6 +32,7 @@ export async function adoptImage(
     // not mountLayers(): it would have it unmounted again, as the failure of a run does
     run.defer(() => run.app.step('mount', run, context))
   }
-  await run.app.step('refresh', run, context.with({ committed, ...packed }))
+  const newLayers = adopted.layers
+  await run.app.step('refresh', run, context.with({ committed, newLayers, ...packed }))
   if (isStacked) await mountLayers(run, adopted)
 }

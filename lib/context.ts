@@ -133,9 +133,10 @@ export type PackContext = Context & {
   entries: AsyncIterable<LayerEntry> | undefined
 }
 
-/** `refresh`: `committed` is the image that the bundle is now based on; `packed` what its new layer holds. */
+/** `refresh`: `committed` is the image that the bundle is now based on, with `newLayers`; `packed` what the new one holds. */
 export type RefreshContext = Context & {
   readonly committed: ResolvedImage
+  readonly newLayers: readonly Layer[]
   readonly packed: readonly Change[]
   /** Of the files as they were packed: what doesn't fit has changed since. */
   readonly packedHashes: FileHashes

@@ -72,8 +72,7 @@ export type Driver = { readonly [S in Step]?: Middleware<Steps[S]> } & {
 const known = new Set<string>([...steps, 'name', 'options', 'requires', 'recipe', 'explain'])
 
 /**
- * Whatever `use()` was given, as a driver.
- * A bare function becomes a driver for `layer` under its own name, or its place in the chain.
+ * Whatever `use()` was given, as a driver; a bare function as one for `layer` under its own name, or its place in the chain.
  * @throws {UsageError} ERR_KOCI_INVALID_MIDDLEWARE for anything else: no name, a step that isn't a function, a
  * member that is no step (most likely a misspelt one).
  */

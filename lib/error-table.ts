@@ -317,6 +317,11 @@ export const errorTable = {
     '{subject}: {reason}',
     'The machine, the operating system or the image is of a kind koci cannot serve.',
   ],
+  UPPER_UNREADABLE: [
+    'UnsupportedError',
+    '{subject}: {feature} was on when it was changed; the upper directory does not tell what it is - mount bundles with koci only',
+    'An upper directory holds what overlayfs notes with `redirect_dir` or `metacopy`: directories and files without what is in them.',
+  ],
   READ_ONLY: [
     'UnsupportedError',
     '{subject}: cannot be written: {reason}',

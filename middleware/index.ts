@@ -2,5 +2,6 @@
 export * from '../lib/index.ts'
 export { defaultLimits, limits } from './limits/index.ts'
 export { log, type LogOptions } from './log/index.ts'
+export { overlay } from './overlay/index.ts'
 export { mtree } from './mtree/index.ts'
 export { progress, type ProgressOptions } from './progress/index.ts'

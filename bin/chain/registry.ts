@@ -33,6 +33,13 @@ export const builtIns: Readonly<Record<string, BuiltIn>> = {
     fromBundle: true,
     load: async () => (await import('../../middleware/mtree/index.ts')).mtree,
   },
+  overlay: {
+    description:
+      'mounts layers instead of merging them, and finds changes in the upper directory',
+    needs: 'root, or a user namespace as of unshare -Urm',
+    fromBundle: true,
+    load: async () => (await import('../../middleware/overlay/index.ts')).overlay,
+  },
   progress: {
     description: 'shows on a terminal how far layers are',
     fromBundle: false,

@@ -1,7 +1,7 @@
 // A bundle directory: its lock, its metadata, and the list of what a run is making in it. That list is on disk before
 // the first thing is made, so that a rerun after a kill undoes exactly what the dead run made, and touches nothing else.
 import { createHash } from 'node:crypto'
-import { constants } from 'node:fs'
+import { constants, lstatSync } from 'node:fs'
 import {
   chmod,
   lstat,
@@ -18,6 +18,8 @@ import path from 'node:path'
 import { createError, wrapError } from '../errors.ts'
 import { tryLock, type Lock } from '../fs/lock.ts'
 import { close, cstring, O_DIRECTORY, O_RDONLY, open as openDescriptor } from '../fs/libc.ts'
+import { mountSource, unmount } from '../fs/mount.ts'
+import { mountAt } from '../fs/mount-table.ts'
 import { removeTree } from '../fs/walk.ts'
 import type { Descriptor } from '../oci/descriptor.ts'
 import {
@@ -66,7 +68,7 @@ export class Bundle {
   /** The topmost directory that `begin` had to make, to be removed with an unpack that failed. */
   #made: string | undefined
   #kept: Readonly<Record<string, unknown>>
-  readonly #discarded: string[] = []
+  readonly #discarded: (() => unknown)[] = []
   #written: Promise<void> = Promise.resolve()
 
   private constructor(directory: string, lock: Lock, state: BundleState | undefined) {
@@ -233,9 +235,13 @@ export class Bundle {
     })
   }
 
-  /** Has a file removed as soon as the next commit, which doesn't need it any more, is on disk. */
-  discard(name: string): void {
-    this.#discarded.push(path.basename(this.#pathOf(name)))
+  /** Has a file removed as soon as the next commit, which doesn't need it any more, is on disk; or whatever `remove` removes. */
+  discard(what: string | (() => unknown)): void {
+    if (typeof what !== 'string') this.#discarded.push(what)
+    else {
+      const name = path.basename(this.#pathOf(what))
+      this.#discarded.push(() => this.#remove(name))
+    }
   }
 
   /** Makes the bundle complete, or brings its metadata up to date: koci.json, which says so, comes last. */
@@ -282,6 +288,7 @@ export class Bundle {
     const directory = openDescriptor(this.path, O_RDONLY | O_DIRECTORY)
     try {
       for (const name of state.created.toReversed()) {
+        this.#unmountOwn(name)
         removeTree(directory, cstring(name))
         removeTree(directory, cstring(`${privatePrefix}${name}`))
       }
@@ -291,6 +298,14 @@ export class Bundle {
     await this.#removePrivate()
     await this.#remove(kociFile)
     if (state.mode !== undefined) await chmod(this.path, state.mode)
+  }
+
+  /** Takes down what koci mounted there: with a mount on it a directory can't be removed. */
+  #unmountOwn(name: string): void {
+    const target = this.#pathOf(name)
+    if (!isDirectory(target)) return
+    const mount = mountAt(target)
+    if (mount?.source === mountSource) unmount(target)
   }
 
   async #assertFree(): Promise<void> {
@@ -322,7 +337,7 @@ export class Bundle {
   }
 
   async #removeDiscarded(): Promise<void> {
-    for (const name of this.#discarded.splice(0)) await this.#remove(name)
+    for (const remove of this.#discarded.splice(0)) await remove()
   }
 
   async #remove(name: string): Promise<void> {
@@ -392,6 +407,10 @@ function foreign(): ReadyState {
     dialect: 'plain',
     drivers: {},
   }
+}
+
+function isDirectory(target: string): boolean {
+  return lstatSync(target, { throwIfNoEntry: false })?.isDirectory() ?? false
 }
 
 function lockDirectory(directory: string): Lock {

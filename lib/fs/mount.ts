@@ -29,20 +29,27 @@ const backslash = 0x5c
 const comma = 0x2c
 const colon = 0x3a
 
-/** An overlay to mount. Names are bytes or text; they are resolved against the working directory. */
-export interface OverlayMount {
+/** What overlays are made with: other mounts are none of koci's. */
+export const mountSource = 'koci'
+
+/** What an overlay is made of. Names are bytes or text; they are resolved against the working directory. */
+export interface OverlayLayers {
   /** Topmost first, 1 to 500. */
   readonly lowers: readonly (Buffer | string)[]
   /** Where changes go; without it the mount is read-only. */
   readonly upper?: Buffer | string | undefined
   /** Empty, and on the same file system as `upper`. */
   readonly work?: Buffer | string | undefined
-  /** An existing directory, no symlink. */
-  readonly target: string
   /** The overlay's own attributes are `user.overlay.*`: what a user namespace needs. @default false */
   readonly userxattr?: boolean | undefined
   /** Nothing is synced, and what was written is worthless after a crash. @default false */
   readonly volatile?: boolean | undefined
+}
+
+/** An overlay to mount. */
+export interface OverlayMount extends OverlayLayers {
+  /** An existing directory, no symlink. */
+  readonly target: string
   /** Through which calls; `auto` takes the classic one where the kernel lacks what the new ones need. @default 'auto' */
   readonly api?: 'auto' | 'new' | 'classic' | undefined
 }
@@ -55,13 +62,7 @@ export interface OverlayMount {
  */
 export function mountOverlay(overlay: OverlayMount): Mount {
   const { lowers, target, upper, api = 'auto' } = overlay
-  if (lowers.length > maxLowers)
-    throw createError('LIMIT_EXCEEDED', {
-      subject: target,
-      limit: 'number of lower directories',
-      value: lowers.length,
-      maximum: maxLowers,
-    })
+  assertCanStack(overlay, target)
   const directory = openTarget(target)
   try {
     if (api === 'classic' || !tryMount(overlay, directory, api))
@@ -74,6 +75,29 @@ export function mountOverlay(overlay: OverlayMount): Mount {
   if (mount && reason === undefined) return mount
   if (mount) unmount(target)
   throw createError('MOUNT_FAILED', { subject: target, reason })
+}
+
+/**
+ * An overlay that is mounted nowhere: it can be reached through its descriptor only, and is gone with the process at the
+ * latest. The caller closes it.
+ * @throws {LimitError} ERR_KOCI_LIMIT_EXCEEDED; {SystemError} ERR_KOCI_MOUNT_FAILED with what the kernel says, also where
+ * it is older than Linux 6.7
+ */
+export function openOverlay(overlay: OverlayLayers, subject: string): number {
+  assertCanStack(overlay, subject)
+  const mount = tryDetached(overlay, subject, 'new')
+  if (mount !== undefined) return mount
+  throw refused(subject, -errno.ENOSYS, 'fsopen', [])
+}
+
+function assertCanStack({ lowers }: OverlayLayers, subject: string): void {
+  if (lowers.length <= maxLowers) return
+  throw createError('LIMIT_EXCEEDED', {
+    subject,
+    limit: 'number of lower directories',
+    value: lowers.length,
+    maximum: maxLowers,
+  })
 }
 
 /**
@@ -116,14 +140,30 @@ function openTarget(target: string): number {
 /** By the new calls; false where this kernel lacks them. */
 function tryMount(overlay: OverlayMount, directory: number, api: 'auto' | 'new'): boolean {
   const { target } = overlay
+  const mount = tryDetached(overlay, target, api)
+  if (mount === undefined) return false
+  try {
+    const attached = calls.attachMount(mount, directory)
+    if (attached < 0) throw refused(target, attached, 'move_mount', [])
+    return true
+  } finally {
+    close(mount)
+  }
+}
+
+/** A mount that hangs nowhere yet; undefined where this kernel lacks the new calls. */
+function tryDetached(
+  overlay: OverlayLayers,
+  subject: string,
+  api: 'auto' | 'new',
+): number | undefined {
   const context = calls.fsopen(cstring('overlay'))
-  if (context === -errno.ENOSYS && api === 'auto') return false
-  if (context < 0) throw refused(target, context, 'fsopen', [])
+  if (context === -errno.ENOSYS && api === 'auto') return undefined
+  if (context < 0) throw refused(subject, context, 'fsopen', [])
   const layers: number[] = []
-  let mount = -1
   try {
     const fail = (code: number, call: string): never => {
-      throw refused(target, code, call, messagesOf(context))
+      throw refused(subject, code, call, messagesOf(context))
     }
     // the code of a refusal, where it is one by a kernel that is too old
     const isOld = (code: number): boolean =>
@@ -133,27 +173,24 @@ function tryMount(overlay: OverlayMount, directory: number, api: 'auto' | 'new')
         value === undefined
           ? calls.setFlag(context, cstring(key))
           : setValue(context, key, value, layers)
-      if (isOld(code)) return false
+      if (isOld(code)) return undefined
       if (code < 0) fail(code, `fsconfig ${key}`)
     }
     const created = calls.createFileSystem(context)
-    if (isOld(created)) return false
+    if (isOld(created)) return undefined
     if (created < 0) fail(created, 'fsconfig')
-    mount = calls.fsmount(context)
+    const mount = calls.fsmount(context)
     if (mount < 0) fail(mount, 'fsmount')
-    const attached = calls.attachMount(mount, directory)
-    if (attached < 0) fail(attached, 'move_mount')
-    return true
+    return mount
   } finally {
-    if (mount >= 0) close(mount)
     for (const fd of layers) close(fd)
     close(context)
   }
 }
 
 /** In the order in which they are set: what is wanted of the stack, then its directories, the upper ones first. */
-function* optionsOf(overlay: OverlayMount): Generator<[key: string, value?: Buffer]> {
-  yield ['source', Buffer.from('koci')]
+function* optionsOf(overlay: OverlayLayers): Generator<[key: string, value?: Buffer]> {
+  yield ['source', Buffer.from(mountSource)]
   if (overlay.userxattr) yield ['userxattr']
   if (overlay.volatile) yield ['volatile']
   for (const key of ['index', 'metacopy']) yield [key, Buffer.from('off')]
@@ -187,7 +224,7 @@ function mountClassic(overlay: OverlayMount, directory: number): void {
   }
   const type = cstring('overlay')
   const at = cstring(`/proc/self/fd/${directory}`)
-  const code = calls.classicMount(cstring('koci'), at, type, cstring(options))
+  const code = calls.classicMount(cstring(mountSource), at, type, cstring(options))
   if (code < 0) throw refused(target, code, 'mount', [])
 }
 

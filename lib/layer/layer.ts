@@ -200,7 +200,11 @@ export class Layer {
   /**
    * For whoever set the `target`: what was extracted into it is somewhere else now. `more` is what else is different.
    */
-  move(dir: string, by: string, more: Pick<Placement, 'loadRecord' | 'shared'> = {}): void {
+  move(
+    dir: string,
+    by: string,
+    more: Pick<Placement, 'loadRecord' | 'report' | 'shared'> = {},
+  ): void {
     if (this.#placed) this.#placed = { ...this.#placed, ...more, dir, by }
   }
 

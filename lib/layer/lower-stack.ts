@@ -56,10 +56,36 @@ export interface LowerStack {
 
 /**
  * Opens a stack of layer directories, base first. The last component of a directory's path may not be a symlink.
- * Everything here throws SystemCallErrors. The caller closes it; entries are of no use then.
+ * Everything here throws SystemCallErrors. The caller closes it; entries are of no use then. With `opened`, which the caller
+ * closes afterwards, several stacks share what they look into.
  */
-export function openLowerStack(dirs: readonly string[], dialect: Dialect): LowerStack {
-  return new Stack(dirs, dialect)
+export function openLowerStack(
+  dirs: readonly string[],
+  dialect: Dialect,
+  opened?: OpenedLayers,
+): LowerStack {
+  return new Stack(dirs, dialect, opened)
+}
+
+/** Layer directories by their paths, each opened when it is first asked for. */
+export class OpenedLayers {
+  readonly #opened = new Map<string, Rooted>()
+
+  /** Throws a SystemCallError. */
+  open(dir: string): Rooted {
+    let layer = this.#opened.get(dir)
+    if (!layer) this.#opened.set(dir, (layer = openRooted(dir)))
+    return layer
+  }
+
+  close(): void {
+    for (const layer of this.#opened.values()) layer.close()
+    this.#opened.clear()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
 }
 
 /** The attribute that makes a directory opaque in this dialect. */
@@ -79,11 +105,15 @@ class Stack implements LowerStack {
   readonly root: LowerEntry | undefined
   readonly layers: Rooted[] = []
   readonly opaque: Buffer | undefined
+  /** What is to be closed with it. */
+  readonly #own: OpenedLayers | undefined
 
-  constructor(dirs: readonly string[], dialect: Dialect) {
+  constructor(dirs: readonly string[], dialect: Dialect, opened?: OpenedLayers) {
     this.opaque = opaqueXattr(dialect)
+    const source = opened ?? new OpenedLayers()
+    this.#own = opened ? undefined : source
     try {
-      for (const dir of dirs) this.layers.push(openRooted(dir))
+      for (const dir of dirs) this.layers.push(source.open(dir))
     } catch (error) {
       this.close()
       throw error
@@ -103,7 +133,7 @@ class Stack implements LowerStack {
   }
 
   close(): void {
-    for (const layer of this.layers) layer.close()
+    this.#own?.close()
   }
 
   [Symbol.dispose](): void {

@@ -1,0 +1,84 @@
+// The mount at `<bundle>/rootfs`: made, recognized, taken down.
+import { existsSync, mkdirSync } from 'node:fs'
+import type { Context } from '../../lib/context.ts'
+import { createError, wrapError } from '../../lib/errors.ts'
+import { close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, open } from '../../lib/fs/libc.ts'
+import { mountOverlay, mountSource, unmount } from '../../lib/fs/mount.ts'
+import { holdersOf, mountAt, type Mount } from '../../lib/fs/mount-table.ts'
+import type { Home } from './home.ts'
+import { dress } from './look.ts'
+import { planStack, type Stack } from './stack.ts'
+
+/**
+ * Mounts the bundle's layers, unless they are mounted already.
+ * @throws {SystemError} ERR_KOCI_MOUNT_FAILED; {LimitError} ERR_KOCI_LIMIT_EXCEEDED for more than 500 layers
+ */
+export function mountRootfs(context: Context, home: Home): void {
+  const { rootfs, layers, extraction } = context
+  const present = findMount(rootfs)
+  if (present) return
+  const stack = planStack(layers, extraction, home)
+  makeUpper(home, stack, context)
+  mountOverlay({
+    lowers: stack.dirs.length > 0 ? stack.dirs.toReversed() : [home.empty],
+    upper: home.upper,
+    work: home.work,
+    target: rootfs,
+    userxattr: extraction.dialect === 'overlay-user',
+  })
+}
+
+/**
+ * Unmounts the rootfs, if it is mounted.
+ * @throws {ConflictError} ERR_KOCI_MOUNT_BUSY while somebody uses it, in whichever mount namespace
+ */
+export function unmountRootfs({ rootfs }: Context): void {
+  const mount = findMount(rootfs)
+  if (!mount) return
+  assertFree(mount, rootfs)
+  unmount(rootfs)
+}
+
+/** The bundle's mount, if it is there; another one is an error: beneath it nothing could be seen. */
+export function findMount(rootfs: string): Mount | undefined {
+  let mount: Mount | undefined
+  try {
+    mount = mountAt(rootfs)
+  } catch (error) {
+    throw wrapError(error, rootfs)
+  }
+  if (!mount || (mount.type === 'overlay' && mount.source === mountSource)) return mount
+  throw createError('MOUNT_FAILED', {
+    subject: rootfs,
+    reason: `something else (${mount.type}) is mounted there`,
+  })
+}
+
+/**
+ * Two mounts with one upper directory would spoil it, and the kernel doesn't stop them.
+ * @throws {ConflictError} ERR_KOCI_MOUNT_BUSY
+ */
+export function assertFree(mount: Mount, rootfs: string): void {
+  const users = holdersOf(mount).map(
+    ({ pid, namespace }) => `process ${pid} in mount namespace ${namespace}`,
+  )
+  if (users.length === 0) return
+  throw createError('MOUNT_BUSY', { subject: rootfs, users: users.slice(0, 5).join(', ') })
+}
+
+/** The upper directory's metadata is what the image's root shows; what the user made of it later stays. */
+function makeUpper(home: Home, stack: Stack, { extraction }: Context): void {
+  try {
+    if (!existsSync(home.work)) mkdirSync(home.work, { mode: 0o700 })
+    if (existsSync(home.upper)) return
+    mkdirSync(home.upper, { mode: 0o755 })
+    const fd = open(home.upper, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+    try {
+      dress(fd, stack.root, extraction.dialect)
+    } finally {
+      close(fd)
+    }
+  } catch (error) {
+    throw wrapError(error, home.upper)
+  }
+}

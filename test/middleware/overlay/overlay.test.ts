@@ -1,0 +1,359 @@
+// The driver in its surroundings: what it refuses, what it leaves behind, what it finds again.
+import * as fs from 'node:fs'
+import path from 'node:path'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import t from 'tap'
+import { cstring } from '../../../lib/fs/libc.ts'
+import { findMounts, isMountPoint, readMounts } from '../../../lib/fs/mount-table.ts'
+import { setxattr } from '../../../lib/fs/syscall.ts'
+import { Koci, listDelta, mountBundle, unmountBundle, type Driver } from '../../../lib/index.ts'
+import { overlay } from '../../../middleware/overlay/index.ts'
+import { makeImage, type TestLayer } from '../../support/image.ts'
+import { memoryParent } from '../../support/memory-dir.ts'
+import { namespace, runInNamespaces } from '../../support/namespaces.ts'
+import { finish, ordinaryMissing, temporary } from '../../support/peers.ts'
+import { describeTree } from '../../support/tree.ts'
+
+const rootless = namespace === 'user'
+const layersOf = (count: number): TestLayer[] =>
+  Array.from({ length: count }, (_, index) => [
+    { name: 'd/', type: 'directory', mode: 0o755, mtime: 1 },
+    { name: `d/${index}`, body: String(index), mtime: 1 },
+  ])
+
+async function setUp(
+  t: Parameters<typeof temporary>[0],
+  layers = layersOf(2),
+  name = 'bundle',
+) {
+  const base = temporary(t, 'overlay', memoryParent())
+  const images = path.join(base, 'images')
+  const image = await makeImage(images, 'test', { layers, compression: 'none' })
+  const bundle = path.join(base, name)
+  return { base, images, image, bundle, rootfs: path.join(bundle, 'rootfs') }
+}
+
+const app = (...drivers: Driver[]): Koci => {
+  const made = new Koci()
+  for (const driver of drivers) made.use(driver)
+  return made.use(overlay())
+}
+
+/** Mounts of the bundle, wherever they hang. */
+const mountsOf = (base: string): number =>
+  readMounts().filter(({ mountpoint }) => mountpoint.startsWith(base)).length
+
+async function inNamespace(): Promise<void> {
+  await t.test(
+    'a bundle is mounted, unmounted, and mounted again with its changes',
+    async t => {
+      const { bundle, rootfs, image } = await setUp(t)
+      await app().unpack({ image, bundle, rootless })
+      fs.writeFileSync(path.join(rootfs, 'd/new'), 'new')
+      await unmountBundle(app(), { bundle })
+      await unmountBundle(app(), { bundle })
+      t.strictSame(fs.readdirSync(rootfs), [])
+      await mountBundle(app(), { bundle })
+      await mountBundle(app(), { bundle })
+      t.equal(findMounts(rootfs).length, 1)
+      t.strictSame(fs.readdirSync(path.join(rootfs, 'd')).sort(), ['0', '1', 'new'])
+      await unmountBundle(app(), { bundle })
+    },
+  )
+
+  await t.test('a bundle that was moved is mounted where it is', async t => {
+    const { base, bundle, image } = await setUp(t)
+    await app().unpack({ image, bundle, rootless })
+    await unmountBundle(app(), { bundle })
+    const moved = path.join(base, 'a:b, c\\d')
+    fs.renameSync(bundle, moved)
+    await mountBundle(app(), { bundle: moved })
+    t.strictSame(fs.readdirSync(path.join(moved, 'rootfs/d')).sort(), ['0', '1'])
+    t.strictSame(await listDelta(app(), { bundle: moved }), [])
+    await unmountBundle(app(), { bundle: moved })
+  })
+
+  for (const [name, count] of [
+    ['a:b', 3],
+    ['a,b\\c d', 3],
+    ['x'.repeat(250), 3],
+    ['long/'.repeat(60) + 'path', 3],
+    ['many', 100],
+    ['very many', 300],
+  ] as const)
+    await t.test(`${count} layers in a bundle named ${name.slice(0, 20)}`, async t => {
+      const layers = layersOf(count)
+      const { bundle, rootfs, image } = await setUp(t, layers, name)
+      await app().unpack({ image, bundle, rootless })
+      t.equal(fs.readdirSync(path.join(rootfs, 'd')).length, count)
+      fs.rmSync(path.join(rootfs, 'd/0'))
+      const changes = await listDelta(app(), { bundle })
+      t.strictSame(
+        changes.map(({ kind, path }) => `${kind} ${path}`),
+        ['M d', 'D d/0'],
+      )
+      await unmountBundle(app(), { bundle })
+    })
+
+  await t.test('300 layers with a seam each get one seam, because 500 is the most', async t => {
+    const layers = Array.from({ length: 300 }, (_, index) => [
+      ...(index % 7 === 0
+        ? [{ name: 'd/', type: 'directory', mode: 0o700 + index, mtime: index } as const]
+        : []),
+      { name: `d/${index}`, body: '', mtime: 1 },
+      { name: `d/.wh.${index - 5}` },
+      { name: `hollow-${index}/.wh.x` },
+    ])
+    const { base, bundle, rootfs, image } = await setUp(t, layers)
+    await app().unpack({ image, bundle, rootless })
+    const other = path.join(base, 'plain')
+    await new Koci().unpack({ image, bundle: other, rootless })
+    t.strictSame(describeTree(rootfs), describeTree(path.join(other, 'rootfs')))
+    await unmountBundle(app(), { bundle })
+  })
+
+  await t.test('more than 500 layers are refused, and nothing is left', async t => {
+    const { base, bundle, image } = await setUp(t, layersOf(501))
+    await t.rejects(app().unpack({ image, bundle, rootless }), {
+      code: 'ERR_KOCI_LIMIT_EXCEEDED',
+    })
+    t.notOk(fs.existsSync(bundle))
+    t.equal(mountsOf(base), 0)
+  })
+
+  for (const step of ['mount', 'config'] as const)
+    await t.test(`an unpack that fails in ${step} leaves nothing`, async t => {
+      const { base, bundle, image } = await setUp(t)
+      const failing: Driver = {
+        name: 'failing',
+        [step]: async (_: unknown, next: () => Promise<void>) => {
+          await next()
+          throw new Error('on purpose')
+        },
+      }
+      await t.rejects(app(failing).unpack({ image, bundle, rootless }), {
+        code: 'ERR_KOCI_IO',
+      })
+      t.notOk(fs.existsSync(bundle))
+      t.equal(mountsOf(base), 0)
+    })
+
+  await t.test('a layer that fails on top of others leaves nothing', async t => {
+    const { base, bundle, image } = await setUp(t, [
+      [{ name: 'a', body: 'a' }],
+      [
+        { name: 'b', type: 'hardlink', linkname: 'a' },
+        { name: 'c', type: 'hardlink', linkname: 'nothing' },
+      ],
+    ])
+    await t.rejects(app().unpack({ image, bundle, rootless }), {
+      code: 'ERR_KOCI_INVALID_ENTRY',
+    })
+    t.notOk(fs.existsSync(bundle))
+    t.equal(mountsOf(base), 0)
+  })
+
+  await t.test('a rerun undoes what a killed unpack mounted', async t => {
+    const { base, bundle, rootfs, image } = await setUp(t)
+    const script = `
+      import { Koci, overlay } from ${JSON.stringify(path.resolve('middleware/index.ts'))}
+      const dead = { name: 'dead', async config() { process.kill(process.pid, 'SIGKILL') } }
+      await new Koci().use(dead).use(overlay()).unpack(${JSON.stringify({ image, bundle, rootless })})`
+    const { status } = finish(process.execPath, ['--input-type=module', '-e', script])
+    t.equal(status, null, 'killed')
+    t.ok(isMountPoint(rootfs))
+    await app().unpack({ image, bundle, rootless })
+    t.equal(mountsOf(base), 1)
+    t.strictSame(fs.readdirSync(path.join(rootfs, 'd')).sort(), ['0', '1'])
+    await unmountBundle(app(), { bundle })
+  })
+
+  await t.test('what uses the rootfs keeps it mounted, and is told', async t => {
+    const { images, bundle, rootfs, image } = await setUp(t)
+    await app().unpack({ image, bundle, rootless })
+    fs.writeFileSync(path.join(rootfs, 'new'), 'new')
+    const user = spawn('sleep', ['60'], { cwd: rootfs })
+    await once(user, 'spawn')
+    try {
+      await t.rejects(unmountBundle(app(), { bundle }), {
+        code: 'ERR_KOCI_MOUNT_BUSY',
+        message: new RegExp(`${user.pid} \\(sleep\\)`),
+      })
+      await t.rejects(app().repack({ image: `${images}:new`, bundle, refresh: true }), {
+        code: 'ERR_KOCI_NOT_REFRESHED',
+        cause: { code: 'ERR_KOCI_MOUNT_BUSY' },
+      })
+      t.ok(isMountPoint(rootfs), 'still mounted')
+      t.equal((await listDelta(app(), { bundle })).length, 2, 'and on its old base')
+    } finally {
+      user.kill()
+      await once(user, 'exit')
+    }
+    await app().repack({ image: `${images}:new`, bundle, refresh: true })
+    t.strictSame(await listDelta(app(), { bundle }), [])
+    await unmountBundle(app(), { bundle })
+  })
+
+  await t.test(
+    'another mount namespace that holds the mount keeps it from a refresh',
+    async t => {
+      const { images, bundle, rootfs, image } = await setUp(t)
+      await app().unpack({ image, bundle, rootless })
+      fs.writeFileSync(path.join(rootfs, 'new'), 'new')
+      const holder = spawn('unshare', [
+        '-m',
+        '--propagation',
+        'private',
+        'sh',
+        '-c',
+        'echo; read x',
+      ])
+      await once(holder.stdout, 'data')
+      try {
+        for (const run of [
+          (): Promise<unknown> =>
+            app().repack({ image: `${images}:new`, bundle, refresh: true }),
+          (): Promise<unknown> => unmountBundle(app(), { bundle }),
+        ])
+          await t.rejects(run(), {
+            code: 'ERR_KOCI_MOUNT_BUSY',
+            message: new RegExp(`process ${holder.pid} in mount namespace`),
+          })
+        const index = fs.readFileSync(path.join(images, 'index.json'), 'utf8')
+        t.notMatch(index, /"new"/, 'nothing was packed in vain')
+      } finally {
+        holder.stdin.end()
+        await once(holder, 'exit')
+      }
+      await unmountBundle(app(), { bundle })
+    },
+  )
+
+  await t.test('a refresh that fails leaves the bundle on its old base', async t => {
+    const { images, bundle, rootfs, image } = await setUp(t)
+    await app().unpack({ image, bundle, rootless })
+    fs.writeFileSync(path.join(rootfs, 'new'), 'new')
+    const tree = describeTree(rootfs)
+    const failures: Driver[] = [
+      {
+        name: 'failing',
+        refresh: async (_, next) => {
+          await next()
+          throw new Error('on purpose')
+        },
+      },
+      {
+        name: 'failing',
+        mount: async (ctx, next) => {
+          await next()
+          if (ctx.layers.length > 2) throw new Error('on purpose')
+        },
+      },
+    ]
+    for (const failing of failures) {
+      await t.rejects(app(failing).repack({ image: `${images}:new`, bundle, refresh: true }), {
+        code: 'ERR_KOCI_NOT_REFRESHED',
+      })
+      t.strictSame(describeTree(rootfs), tree)
+      t.equal((await listDelta(app(), { bundle })).length, 2)
+      t.strictSame(
+        fs.readdirSync(path.join(bundle, 'overlay')).filter(name => /^(upper|work)/.test(name)),
+        ['upper-1', 'work-1'],
+      )
+    }
+    await unmountBundle(app(), { bundle })
+  })
+
+  await t.test('what was masked stays in the bundle', async t => {
+    const { images, bundle, rootfs, image } = await setUp(t)
+    await app().unpack({ image, bundle, rootless })
+    fs.rmSync(path.join(rootfs, 'd'), { recursive: true })
+    fs.mkdirSync(path.join(rootfs, 'd/secret'), { recursive: true })
+    fs.writeFileSync(path.join(rootfs, 'd/secret/key'), 'key')
+    fs.writeFileSync(path.join(rootfs, 'd/shown'), 'shown')
+    const tree = describeTree(rootfs)
+    const maskPaths = ['/d/secret', '/d/0']
+    await app().repack({ image: `${images}:new`, bundle, refresh: true, maskPaths })
+    t.strictSame(describeTree(rootfs), tree)
+    t.strictSame(
+      (await listDelta(app(), { bundle })).map(({ kind, path }) => `${kind} ${path}`),
+      ['D d/0', 'A d/secret', 'A d/secret/key'],
+    )
+    await unmountBundle(app(), { bundle })
+  })
+
+  for (const [mark, name, reason] of [
+    ['redirect', 'd', /redirect_dir/],
+    ['metacopy', 'd/0', /metacopy/],
+  ] as const)
+    await t.test(`an upper directory with ${mark} isn't guessed at`, async t => {
+      const { bundle, rootfs, image } = await setUp(t)
+      await app().unpack({ image, bundle, rootless })
+      fs.chmodSync(path.join(rootfs, name), 0o700)
+      await unmountBundle(app(), { bundle })
+      const attribute = `${rootless ? 'user' : 'trusted'}.overlay.${mark}`
+      const target = path.join(bundle, 'overlay/upper-1', name)
+      t.equal(setxattr(cstring(target), cstring(attribute), Buffer.from('/x')), 0)
+      await t.rejects(listDelta(app(), { bundle }), {
+        code: 'ERR_KOCI_UPPER_UNREADABLE',
+        message: reason,
+      })
+    })
+
+  await t.test('something else that is mounted at the rootfs is left alone', async t => {
+    const { bundle, rootfs, image } = await setUp(t)
+    await app().unpack({ image, bundle, rootless })
+    await unmountBundle(app(), { bundle })
+    finish('mount', ['-t', 'tmpfs', 'none', rootfs])
+    for (const run of [mountBundle, unmountBundle])
+      await t.rejects(run(app(), { bundle }), {
+        code: 'ERR_KOCI_MOUNT_FAILED',
+        message: /something else \(tmpfs\) is mounted there/,
+      })
+    finish('umount', [rootfs])
+  })
+
+  await t.test('a koci.json that somebody edited', async t => {
+    const { bundle, image } = await setUp(t)
+    await app().unpack({ image, bundle, rootless })
+    await unmountBundle(app(), { bundle })
+    const file = path.join(bundle, 'koci.json')
+    const state = JSON.parse(fs.readFileSync(file, 'utf8'))
+    for (const wrong of [
+      { upper: '../../x', layers: [], seams: {} },
+      { upper: 1, layers: ['../../etc'], seams: {} },
+      { upper: 1, layers: [], seams: { '../x': true } },
+      { upper: 1, layers: [], seams: null },
+      [],
+    ]) {
+      fs.writeFileSync(file, JSON.stringify({ ...state, drivers: { overlay: wrong } }))
+      await t.rejects(mountBundle(app(), { bundle }), { code: 'ERR_KOCI_INVALID_BUNDLE' })
+    }
+  })
+}
+
+if (namespace === undefined) {
+  await t.test(
+    'without the privilege to mount nothing is begun',
+    { skip: ordinaryMissing() },
+    async t => {
+      const { base, image } = await setUp(t)
+      fs.chmodSync(base, 0o777)
+      const bundle = path.join(base, 'ordinary')
+      const script = `
+      import { Koci, overlay } from ${JSON.stringify(path.resolve('middleware/index.ts'))}
+      await new Koci().use(overlay()).unpack(${JSON.stringify({ image, bundle, rootless: true })})
+        .catch(({ code, message }) => console.log(code, message))`
+      const { stdout } = finish(process.execPath, ['--input-type=module', '-e', script], {
+        ordinary: true,
+      })
+      t.match(
+        stdout,
+        /^ERR_KOCI_UNSUPPORTED_PLATFORM .*ordinary: overlay\(\) needs CAP_SYS_ADMIN .*unshare -Urm/,
+      )
+      t.notOk(fs.existsSync(bundle))
+    },
+  )
+  await runInNamespaces(t, import.meta.filename)
+} else await inNamespace()
