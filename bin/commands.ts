@@ -31,6 +31,40 @@ const raw: CommandGroup = {
   ],
 }
 
+const cache: CommandGroup = {
+  name: 'cache',
+  description: 'look into a store of extracted layers, and clean it up',
+  commands: [
+    {
+      name: 'cache ls',
+      alias: 'cache list',
+      description: 'list the layers of a store',
+      load: async () => (await import('./commands/cache/list.ts')).list,
+    },
+    {
+      name: 'cache du',
+      description: 'show what a store takes',
+      load: async () => (await import('./commands/cache/usage.ts')).usage,
+    },
+    {
+      name: 'cache verify',
+      description: 'compare stored layers with what was recorded of them',
+      load: async () => (await import('./commands/cache/verify.ts')).verify,
+    },
+    {
+      name: 'cache gc',
+      description: 'remove what nobody needs',
+      load: async () => (await import('./commands/cache/gc.ts')).gc,
+    },
+    {
+      name: 'cache rm',
+      alias: 'cache remove',
+      description: 'remove a layer',
+      load: async () => (await import('./commands/cache/remove.ts')).remove,
+    },
+  ],
+}
+
 const commands: readonly (CommandEntry | CommandGroup)[] = [
   {
     name: 'unpack',
@@ -100,6 +134,7 @@ const commands: readonly (CommandEntry | CommandGroup)[] = [
     description: 'remove blobs that no tag leads to',
     load: async () => (await import('./commands/gc.ts')).gc,
   },
+  cache,
   raw,
 ]
 

@@ -256,6 +256,11 @@ export const errorTable = {
     '{subject}: no image for platform {platform} - {choices}',
     'An index has no manifest for the platform.',
   ],
+  LAYER_NOT_STORED: [
+    'NotFoundError',
+    '{subject}: no such layer in {store} - koci cache ls lists those there are',
+    'A store has no layer of this name or DiffID.',
+  ],
   USER_NOT_FOUND: [
     'NotFoundError',
     '{subject}: no such {kind} in the rootfs',
@@ -283,6 +288,12 @@ export const errorTable = {
     'ConflictError',
     '{subject}: in use by {users} - end what uses it and try again',
     'Something is to be unmounted, or put together anew, while programs or containers still use it.',
+  ],
+
+  LAYER_IN_USE: [
+    'ConflictError',
+    '{subject}: in use by {users}',
+    'A stored layer was to be removed that a bundle, a mount or a running process needs.',
   ],
 
   NOT_REFRESHED: [

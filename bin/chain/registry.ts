@@ -18,6 +18,11 @@ export interface BuiltIn {
 }
 
 export const builtIns: Readonly<Record<string, BuiltIn>> = {
+  cache: {
+    description: 'keeps extracted layers in a store that all bundles share',
+    fromBundle: true,
+    load: async () => (await import('../../middleware/cache/index.ts')).cache,
+  },
   limits: {
     description: 'refuses layers beyond bounds that no real image meets',
     fromBundle: true,

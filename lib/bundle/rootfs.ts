@@ -15,14 +15,19 @@ export async function makeRootfs(bundle: Bundle, extraction: Extraction): Promis
   try {
     if (bundle.hasClaimed('rootfs') && (await isDirectory(rootfs))) return
     await bundle.claim('rootfs')
-    await mkdir(rootfs)
-    await chmod(rootfs, 0o755)
-    if (process.geteuid?.() === 0 && !extraction.rootless)
-      await chown(rootfs, toHost(extraction.uidMap, 0), toHost(extraction.gidMap, 0))
-    await utimes(rootfs, 0, 0)
+    await makeTreeRoot(rootfs, extraction)
   } catch (error) {
     throw wrapError(error, rootfs)
   }
+}
+
+/** Makes a directory that layers are applied to, for itself; throws what Node throws. */
+export async function makeTreeRoot(path: string, extraction: Extraction): Promise<void> {
+  await mkdir(path)
+  await chmod(path, 0o755)
+  if (process.geteuid?.() === 0 && !extraction.rootless)
+    await chown(path, toHost(extraction.uidMap, 0), toHost(extraction.gidMap, 0))
+  await utimes(path, 0, 0)
 }
 
 async function isDirectory(path: string): Promise<boolean> {

@@ -272,6 +272,11 @@ export function syncfs(fd: number): void {
   check(sys.syncfs(fd), 'syncfs')
 }
 
+/** As `syncfs`, without blocking the event loop; the descriptor must stay open until then. */
+export async function syncfsLater(fd: number): Promise<void> {
+  check(await sys.syncfsLater(fd), 'syncfs')
+}
+
 /** Copies up to `length` bytes between the descriptors' own offsets, by reflink where the file system can; 0 at the end. */
 export function copyFileRange(from: number, to: number, length: number): number {
   return check(sys.copyFileRange(from, to, length), 'copy_file_range')

@@ -32,6 +32,11 @@ export interface LockOptions {
 /** A lock that is held until `release()`, or until the process ends. */
 export interface Lock {
   readonly path: string
+  /**
+   * Makes an exclusive lock a shared one. Not atomic: false if somebody else got an exclusive one in between, and the lock is
+   * lost; what was seen under it may not be so any more in any case.
+   */
+  share(): boolean
   /** Gives the lock back; again is no error. The file stays: removing it would race with others. */
   release(): void
   [Symbol.dispose](): void
@@ -92,6 +97,12 @@ class FileLock implements Lock {
   constructor(path: string, fd: number) {
     this.path = path
     this.#fd = fd
+  }
+
+  share(): boolean {
+    if (this.#fd >= 0 && flock(this.#fd, LOCK_SH | LOCK_NB)) return true
+    this.release()
+    return false
   }
 
   release(): void {

@@ -103,6 +103,14 @@ export function holdersOf(mount: Mount): Holder[] {
   )
 }
 
+/**
+ * The mount tables of all namespaces that can be seen, as the kernel writes them: for looking up whether a name that nothing
+ * else has is in them anywhere. Processes that we may not look at, and namespaces without a process, aren't seen.
+ */
+export function mountTexts(): string[] {
+  return Array.from(namespaces(), ({ pid }) => readText(`/proc/${pid}/mountinfo`))
+}
+
 /** All processes that use something beneath a path: for messages. At most `limit`, as `pid (command)`. */
 export function usersOf(target: string, limit = 5): string[] {
   const at = realPath(target)

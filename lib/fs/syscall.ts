@@ -356,6 +356,21 @@ export function syncfs(fd: number): number {
   return calls.syncfs(fd) < 0 ? -koffi.errno() : 0
 }
 
+/** As `syncfs`, in a thread of libuv's pool: it may take seconds. The descriptor must stay open until then. */
+export function syncfsLater(fd: number): Promise<number> {
+  checkFd(fd)
+  // what koffi makes of a declaration can be called in a thread as well
+  const { async: call } = calls.syncfs as unknown as {
+    async: (fd: number, done: (error: Error | null, code: number) => void) => void
+  }
+  return new Promise((resolve, reject) => {
+    call(fd, (error, code) => {
+      if (error) reject(error)
+      else resolve(code < 0 ? -koffi.errno() : 0)
+    })
+  })
+}
+
 /** Copies at both descriptors' own offsets. */
 export function copyFileRange(from: number, to: number, length: number): number {
   checkFd(from)

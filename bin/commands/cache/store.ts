@@ -1,0 +1,54 @@
+// What the commands that look into a store have in common.
+import type { Store } from '../../../middleware/cache/store.ts'
+import type { Arguments } from '../../arguments.ts'
+import type { Option } from '../../command.ts'
+import { usageError } from '../../usage-error.ts'
+
+export const dir: Option = {
+  type: 'text',
+  description: 'the store; by default /var/lib/koci for root, else ~/.cache/koci',
+  value: 'path',
+}
+
+/**
+ * The store of `--dir`. It isn't made: a store that was mistyped would look empty.
+ * @throws {UsageError} ERR_KOCI_INVALID_OPTION if there is none
+ */
+export async function openStore(args: Arguments): Promise<Store> {
+  const { checkOptions } = await import('../../../middleware/cache/options.ts')
+  const { Store } = await import('../../../middleware/cache/store.ts')
+  const found = checkOptions({ dir: args.text('dir') })
+  const store = Store.find(found.dir)
+  if (store) return store
+  throw usageError('--dir', `there is no store in ${found.dir} - the first unpack makes one`)
+}
+
+/** Bytes for people. */
+export function size(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+  let value = bytes
+  let unit = 0
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024
+  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`
+}
+
+/** `10G`, `500MiB`, `1048576`. */
+export function readBytes(args: Arguments, name: string): number | undefined {
+  const text = args.text(name)
+  if (text === undefined) return undefined
+  const match = /^(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?$/i.exec(text)
+  if (!match) throw usageError(`--${name}`, `${text} is not a size such as 500M or 10G`)
+  const [, number = '', unit = ''] = match
+  return Math.floor(Number(number) * 1024 ** ' kmgt'.indexOf(unit.toLowerCase() || ' '))
+}
+
+const seconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86400, w: 604800 }
+
+/** `30d`, `12h`, in milliseconds. */
+export function readDuration(args: Arguments, name: string): number | undefined {
+  const text = args.text(name)
+  if (text === undefined) return undefined
+  const match = /^(\d+)([smhdw])$/.exec(text)
+  if (!match) throw usageError(`--${name}`, `${text} is not a time such as 12h, 30d or 8w`)
+  return Number(match[1]) * (seconds[match[2] ?? ''] ?? 0) * 1000
+}

@@ -1,0 +1,45 @@
+// koci cache verify: compares stored layers with what was recorded when they were stored.
+import { createError } from '../../../lib/errors.ts'
+import type { Verdict } from '../../../middleware/cache/verify.ts'
+import type { Command } from '../../command.ts'
+import { dir, openStore } from './store.ts'
+
+export const verify: Command = {
+  positionals: [],
+  options: {
+    dir,
+    repair: {
+      type: 'switch',
+      description: 'remove what is damaged: it is extracted again when it is needed',
+    },
+  },
+  notes:
+    'Reads every file. Finds whatever was changed, added or removed: content, modes,\n' +
+    'owners, attributes, times. Fails if anything is damaged and stays so.',
+  examples: ['koci cache verify', 'koci cache verify --repair'],
+
+  async run(args, session) {
+    const store = await openStore(args)
+    const { verify } = await import('../../../middleware/cache/verify.ts')
+    const verdicts: Verdict[] = []
+    const { signal } = session
+    for await (const verdict of verify(store, { repair: args.has('repair'), signal })) {
+      verdicts.push(verdict)
+      if (session.json || verdict.state === 'good') continue
+      const { name, state, problems, repaired } = verdict
+      session.print(`${name}  ${state}${repaired ? ', removed' : ''}`)
+      for (const { kind, path } of problems)
+        session.print(`  ${kind}${path === '' ? '' : `  ${path}`}`)
+    }
+    const count = (state: string): number =>
+      verdicts.filter(each => each.state === state).length
+    if (session.json) session.printJson(verdicts)
+    else session.print(`${count('good')} good, ${count('damaged')} damaged`)
+    const left = verdicts.filter(({ state, repaired }) => state === 'damaged' && !repaired)
+    if (left.length > 0)
+      throw createError('INVALID_STORE', {
+        subject: store.path,
+        reason: `${left.length} layers are damaged - koci cache verify --repair removes them`,
+      })
+  },
+}

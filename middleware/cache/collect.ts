@@ -1,0 +1,223 @@
+// Garbage collection. What a bundle has a lease for, what a running process has locked, and what is mounted is never taken,
+// whatever the clock says; that a bundle is gone is believed only after it was missed several times.
+import { readFileSync, rmSync, statSync } from 'node:fs'
+import { uptime } from 'node:os'
+import path from 'node:path'
+import { wrapError } from '../../lib/errors.ts'
+import { bootID } from './completion.ts'
+import { isMissing, namesIn } from './files.ts'
+import { readLeases, recallLease, removeLease, writeLease, type Lease } from './lease.ts'
+import { mountedLayers, reclaimStaging } from './staging.ts'
+import { namePattern, type Store } from './store.ts'
+
+/** What is to be removed beside what is of no use to anybody. */
+export interface CollectOptions {
+  /** Remove unused layers, those not used for longest first, until the store takes no more than this. */
+  readonly keepBytes?: number | undefined
+  /** Remove layers that weren't used for so many milliseconds. */
+  readonly olderThanMs?: number | undefined
+  /** Take bundles that aren't where they were seen last for deleted, at once. @default false */
+  readonly dropMissing?: boolean | undefined
+  /** The time, in milliseconds since 1970. @default by this machine's clock */
+  readonly now?: number | undefined
+}
+
+/** What was removed, and what wasn't. */
+export interface CollectReport {
+  readonly removed: readonly RemovedLayer[]
+  readonly bytesRemoved: number
+  /** What is left. */
+  readonly layers: number
+  readonly bytes: number
+  /** Bundles that aren't there any more. */
+  readonly leasesRemoved: number
+  /** Layers that were to be removed, and are used. */
+  readonly busy: readonly string[]
+  /** Directories of processes that died. */
+  readonly stagingRemoved: number
+}
+
+/** A layer that was removed. */
+export interface RemovedLayer {
+  readonly name: string
+  readonly bytes: number
+  readonly reason: 'incomplete' | 'age' | 'size' | 'bundle gone'
+}
+
+/** A bundle is taken for deleted when it was missed so often, and for so long. */
+const timesMissed = 3
+const graceMs = 7 * 24 * 3_600_000
+
+interface Candidate {
+  readonly name: string
+  readonly bytes: number
+  readonly used: number
+  readonly isPrivate: boolean
+}
+
+/**
+ * Removes what nobody needs: what dead processes left, layers that aren't complete, those of bundles that are gone; and, if
+ * asked, others that nobody uses now.
+ * @throws {SystemError} ERR_KOCI_IO
+ */
+export async function collect(
+  store: Store,
+  options: CollectOptions = {},
+): Promise<CollectReport> {
+  try {
+    return await new Collection(store, options).run()
+  } catch (error) {
+    throw wrapError(error, store.path)
+  }
+}
+
+class Collection {
+  readonly #store: Store
+  readonly #options: CollectOptions
+  readonly #now: number
+  readonly #removed: RemovedLayer[] = []
+  readonly #busy: string[] = []
+  readonly #mounted: ReadonlySet<string> = mountedLayers()
+
+  constructor(store: Store, options: CollectOptions) {
+    this.#store = store
+    this.#options = options
+    this.#now = options.now ?? Date.now()
+  }
+
+  async run(): Promise<CollectReport> {
+    const store = this.#store
+    const stagingRemoved = await reclaimStaging(path.join(store.path, 'staging'))
+    const leasesRemoved = await this.#dropLeases()
+    await this.#removeIncomplete()
+    const { keepBytes = Infinity, olderThanMs = Infinity } = this.#options
+    const all = this.#candidates()
+    let bytes = all.reduce((sum, each) => sum + each.bytes, 0)
+    let layers = all.length
+    for (const each of all) {
+      const reason = each.isPrivate
+        ? 'bundle gone'
+        : this.#now - each.used > olderThanMs
+          ? 'age'
+          : bytes > keepBytes
+            ? 'size'
+            : undefined
+      if (reason === undefined) continue
+      if (!(await this.#remove(each.name, each.bytes, reason))) continue
+      bytes -= each.bytes
+      layers -= 1
+    }
+    await this.#removeLocks()
+    return {
+      removed: this.#removed,
+      bytesRemoved: this.#removed.reduce((sum, each) => sum + each.bytes, 0),
+      layers,
+      bytes,
+      leasesRemoved,
+      busy: this.#busy,
+      stagingRemoved,
+    }
+  }
+
+  /** Complete layers, those first that weren't used for longest; what is from the future was used just now. */
+  #candidates(): Candidate[] {
+    const found = this.#store.names().flatMap((name): Candidate[] => {
+      const completion = this.#store.look(name)
+      if (!completion) return []
+      const { mtimeMs } = statSync(this.#store.completion(name))
+      return [
+        {
+          name,
+          bytes: completion.record.bytes,
+          used: Math.min(mtimeMs, this.#now),
+          isPrivate: completion.key === null,
+        },
+      ]
+    })
+    return found.sort((a, b) => a.used - b.used)
+  }
+
+  async #removeIncomplete(): Promise<void> {
+    const names = new Set(
+      (await namesIn(path.join(this.#store.path, 'layers'))).map(name => name.slice(0, 32)),
+    )
+    for (const name of names)
+      if (namePattern.test(name) && !this.#store.look(name))
+        await this.#remove(name, 0, 'incomplete')
+  }
+
+  /** Removes a layer, unless somebody needs it; under the lock everything is looked at again. */
+  async #remove(name: string, bytes: number, reason: RemovedLayer['reason']): Promise<boolean> {
+    const isComplete = reason !== 'incomplete'
+    if (isComplete && (this.#mounted.has(name) || (await this.#isLeased(name)))) return false
+    using lock = this.#store.tryLock(name, { shared: false })
+    const isNeeded = isComplete
+      ? await this.#isLeased(name)
+      : this.#store.look(name) !== undefined
+    if (!lock || isNeeded) {
+      if (!lock) this.#busy.push(name)
+      return false
+    }
+    await this.#store.retire(name)
+    this.#removed.push({ name, bytes, reason })
+    return true
+  }
+
+  async #isLeased(name: string): Promise<boolean> {
+    // read anew each time: between the last look and the lock a run may have ended
+    const leases = await readLeases(this.#store)
+    return leases.values().some(({ layers }) => layers.includes(name))
+  }
+
+  /** Removes locks of layers that aren't there: whoever locks one meanwhile notices that it is gone. */
+  async #removeLocks(): Promise<void> {
+    const names = new Set(this.#store.names())
+    for (const name of await namesIn(path.join(this.#store.path, 'locks'))) {
+      if (names.has(name) || !namePattern.test(name)) continue
+      using lock = this.#store.tryLock(name, { shared: false })
+      if (lock && !this.#store.look(name)) rmSync(this.#store.lockFile(name), { force: true })
+    }
+  }
+
+  async #dropLeases(): Promise<number> {
+    let count = 0
+    for (const [id, lease] of await readLeases(this.#store)) {
+      const { missed, ...rest } = lease
+      if (isThere(lease.bundle, id)) {
+        if (missed) await writeLease(this.#store, id, rest, false)
+        continue
+      }
+      const again = this.#missAgain(lease)
+      const isGone = this.#options.dropMissing === true || this.#isGone(again)
+      if (isGone) {
+        removeLease(this.#store, id)
+        count += 1
+      } else await writeLease(this.#store, id, { ...rest, missed: again }, false)
+    }
+    return count
+  }
+
+  #missAgain({ missed }: Lease): NonNullable<Lease['missed']> {
+    if (missed) return { ...missed, times: missed.times + 1 }
+    return { times: 1, since: this.#now, boot: bootID(), bootMs: uptime() * 1000 }
+  }
+
+  /** In the boot in which it was missed first the clock that nobody can set has to agree. */
+  #isGone({ times, since, boot, bootMs }: NonNullable<Lease['missed']>): boolean {
+    const isLongAgo = boot !== bootID() || uptime() * 1000 - bootMs >= graceMs
+    return times >= timesMissed && this.#now - since >= graceMs && isLongAgo
+  }
+}
+
+/** Whether a bundle is where it was seen last, and has this lease. */
+function isThere(bundle: string, id: string): boolean {
+  try {
+    const { drivers } = JSON.parse(readFileSync(path.join(bundle, 'koci.json'), 'utf8')) as {
+      drivers?: { cache?: unknown }
+    }
+    return recallLease(drivers?.cache) === id
+  } catch (error) {
+    // one that can't be read may well be there
+    return !isMissing(error) && !(error instanceof SyntaxError)
+  }
+}

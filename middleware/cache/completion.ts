@@ -1,0 +1,82 @@
+// The completion record of a stored layer, `layers/<name>.json`: it is written last and removed first, and a layer without
+// one doesn't exist. All that has to be known to use the layer is in it, so that nothing else is read.
+import { readFileSync } from 'node:fs'
+import type { LayerRecordSummary } from '../../lib/bundle/layer-record.ts'
+import { isMissing } from './files.ts'
+import type { LayerReport } from '../../lib/layer/layer.ts'
+import { parseDigest, type Digest } from '../../lib/oci/digest.ts'
+import { parseJson } from '../../lib/oci/json.ts'
+import { formatVersion, type LayerKey } from './key.ts'
+
+/** What is known of a stored layer; JSON. */
+export interface Completion {
+  readonly format: typeof formatVersion
+  /** Null for a layer that only one bundle may use: what became of it isn't what its key says. */
+  readonly key: LayerKey | null
+  /** The lease of that bundle. */
+  readonly lease?: string
+  readonly diffID: Digest
+  /** Of the blob that it was extracted from; information only. */
+  readonly blob: Digest
+  readonly index: number
+  /** When, by this machine's clock; information only. */
+  readonly stored: string
+  /** Whether it was on disk before this record was; if not, it counts until the next boot. */
+  readonly durable: boolean
+  /** Which boot that was. */
+  readonly boot: string
+  readonly record: LayerRecordSummary
+  readonly report: LayerReport
+}
+
+const maxBytes = 64 << 20
+
+/** Reads a completion record; undefined if there is none, or none that this version understands. */
+export function readCompletion(file: string): Completion | undefined {
+  let bytes: Buffer
+  try {
+    bytes = readFileSync(file)
+  } catch (error) {
+    if (isMissing(error)) return undefined
+    throw error
+  }
+  return parseCompletion(bytes, file)
+}
+
+/** What is damaged is no record. */
+export function parseCompletion(bytes: Buffer, subject: string): Completion | undefined {
+  try {
+    const value = parseJson(bytes, subject, { maxBytes }) as Completion
+    const { format, key, record, report, durable, boot } = value
+    parseDigest(value.diffID)
+    const isSound =
+      format === formatVersion &&
+      (key === null ? typeof value.lease === 'string' : typeof key === 'object') &&
+      typeof record?.sha256 === 'string' &&
+      typeof record.bytes === 'number' &&
+      typeof report?.entries === 'number' &&
+      typeof durable === 'boolean' &&
+      typeof boot === 'string'
+    return isSound ? value : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Whether what it speaks of can have got lost since. */
+export function isTrusted({ durable, boot }: Completion): boolean {
+  return durable || boot === bootID()
+}
+
+let boot: string | undefined
+
+/** Of this boot; empty where the kernel doesn't say. */
+export function bootID(): string {
+  if (boot !== undefined) return boot
+  try {
+    boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+  } catch {
+    boot = ''
+  }
+  return boot
+}

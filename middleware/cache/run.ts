@@ -1,0 +1,199 @@
+// What one run has of the store: the layers that it uses, each locked against removal until the run ends. By then the lease
+// of the bundle protects what the bundle needs.
+import { writeLayerRecord } from '../../lib/bundle/layer-record.ts'
+import { makeTreeRoot } from '../../lib/bundle/rootfs.ts'
+import type { Context, LayerContext } from '../../lib/context.ts'
+import { createError, wrapError } from '../../lib/errors.ts'
+import { acquireLock, type Lock } from '../../lib/fs/lock.ts'
+import type { Layer, Placement } from '../../lib/layer/layer.ts'
+import { Claims } from './claims.ts'
+import { bootID, type Completion } from './completion.ts'
+import { randomName } from './files.ts'
+import {
+  degradedKey,
+  dialectToStore,
+  formatVersion,
+  keysOf,
+  keyToKeep,
+  nameOfKey,
+  type LayerKey,
+} from './key.ts'
+import { readLease, recallLease, writeLease, removeLease } from './lease.ts'
+import type { Staging } from './staging.ts'
+import {
+  clearLayerDirectory,
+  makeLayerDirectory,
+  type LayerFiles,
+  type Store,
+} from './store.ts'
+
+/** The name under which the driver places layers, and bundles remember their leases. */
+export const driverName = 'cache'
+
+/** The store as one run of the application sees it. */
+export class StoreRun {
+  readonly store: Store
+  readonly #durable: boolean
+  readonly #claims = new Claims()
+  readonly #held = new Map<string, Lock>()
+  /** Under which the bundle has its lease. */
+  readonly #leaseID: string
+  readonly #isLeased: boolean
+
+  constructor(ctx: Context, store: Store, durable: boolean) {
+    this.store = store
+    this.#durable = durable
+    const leaseID = recallLease(ctx.bundle.recall(driverName))
+    this.#leaseID = leaseID ?? randomName()
+    this.#isLeased = leaseID !== undefined
+    ctx.closing(() => {
+      for (const lock of this.#held.values()) lock.release()
+      store.close()
+    })
+  }
+
+  /** Places the layer, if the store has it. No blob is opened. */
+  take({ layer, extraction }: LayerContext): boolean {
+    const named = (key: LayerKey): boolean =>
+      this.store.lookUp(key) !== undefined && this.#takeName(layer, nameOfKey(key))
+    // what only this bundle may use is what it was made with
+    return (
+      this.#ownNames().some(name => this.#isOwn(name, layer) && this.#takeName(layer, name)) ||
+      keysOf(layer, extraction).some(key => named(key) || named(degradedKey(key)))
+    )
+  }
+
+  /** Runs what extracts the layer, with a target in the store, and keeps what comes of it. */
+  async extract(ctx: LayerContext, next: () => Promise<void>): Promise<void> {
+    const { layer, extraction, signal } = ctx
+    const key = keyToKeep(layer, extraction)
+    const isComplete = (): boolean =>
+      [key, degradedKey(key)].some(each => this.store.lookUp(each) !== undefined)
+    const take = (): boolean => this.take(ctx)
+    const name = nameOfKey(key)
+    using claim = await this.#claims.wait(this.store, name, { take, isComplete }, signal)
+    if (!claim) return
+    try {
+      using staging = await this.store.stage()
+      const files = await this.#prepare(staging, ctx)
+      await next()
+      // otherwise somebody else has it, and may keep it
+      if (layer.placed?.dir === files.tree) await this.#keep(ctx, staging, files, claim.lock)
+    } finally {
+      if (this.#held.get(name) !== claim.lock) claim.lock.release()
+    }
+  }
+
+  /** Has the store remember that the bundle needs its layers, and the bundle under which name it does. */
+  async lease(ctx: Context): Promise<void> {
+    const { store } = this
+    const names = ctx.layers.flatMap(({ placed }) => store.nameOf(placed?.dir) ?? [])
+    if (names.length === 0 || !store.writable) return
+    const id = this.#leaseID
+    const lease = { format: 1, bundle: ctx.bundle.path, layers: [...new Set(names)] } as const
+    const isNew = await writeLease(store, id, lease, this.#durable)
+    if (isNew) ctx.defer(() => removeLease(store, id))
+    if (!this.#isLeased) ctx.bundle.keep(driverName, { lease: id })
+  }
+
+  async #prepare(staging: Staging, { layer, extraction }: LayerContext): Promise<LayerFiles> {
+    const files = makeLayerDirectory(staging)
+    try {
+      await makeTreeRoot(files.tree, extraction)
+    } catch (error) {
+      throw wrapError(error, files.tree)
+    }
+    layer.target = files.tree
+    layer.dialect = dialectToStore(extraction)
+    // on top of others it is extracted into something else than the target, and is recorded afterwards
+    if (layer.needsBelow === undefined) layer.recordTo = files.record
+    return files
+  }
+
+  /** Publishes what was extracted: for everybody only if it is the layer, the whole layer and nothing but the layer. */
+  async #keep(
+    ctx: LayerContext,
+    staging: Staging,
+    files: LayerFiles,
+    lock: Lock,
+  ): Promise<void> {
+    const { layer, extraction, signal } = ctx
+    const { placed, diffID, digest: blob, index } = layer
+    clearLayerDirectory(staging)
+    const record =
+      layer.recorded ?? (await writeLayerRecord(files.tree, files.record, diffID, { signal }))
+    const report = placed?.report ?? { entries: 0, bytes: 0 }
+    const base = keyToKeep(layer, extraction)
+    const key = (report.degraded?.length ?? 0) > 0 ? degradedKey(base) : base
+    const isWhole = layer.extracted && placed?.verified === true && layer.taints.length === 0
+    const completion: Completion = {
+      format: formatVersion,
+      ...(isWhole ? { key } : { key: null, lease: this.#leaseID }),
+      diffID,
+      blob,
+      index,
+      stored: new Date().toISOString(),
+      durable: this.#durable,
+      boot: bootID(),
+      record,
+      report,
+    }
+    const name = isWhole ? nameOfKey(key) : randomName()
+    // the claim's lock is of the name that the layer should have had
+    const own = name === nameOfKey(base) ? lock : await this.#lock(name, false, signal)
+    try {
+      await this.store.publish(staging, name, completion)
+    } catch (error) {
+      own.release()
+      throw error
+    }
+    this.#held.set(name, own.share() ? own : await this.#lock(name, true, signal))
+    if (!this.store.look(name))
+      throw createError('INVALID_STORE', {
+        subject: this.store.tree(name),
+        reason: 'it was removed the moment it was there',
+      })
+    layer.move(this.store.tree(name), driverName, this.#shareOf(name, completion))
+  }
+
+  #takeName(layer: Layer, name: string): boolean {
+    const { store } = this
+    const lock = this.#held.get(name) ?? store.tryLock(name, { shared: true })
+    if (!lock) return false
+    const found = store.look(name)
+    if (!found) {
+      lock.release()
+      this.#held.delete(name)
+      return false
+    }
+    this.#held.set(name, lock)
+    store.touch(name)
+    const { report } = found
+    const dir = store.tree(name)
+    layer.place({ dir, by: driverName, verified: true, report, ...this.#shareOf(name, found) })
+    return true
+  }
+
+  /** What only this bundle may use. */
+  #ownNames(): readonly string[] {
+    return this.#isLeased ? (readLease(this.store, this.#leaseID)?.layers ?? []) : []
+  }
+
+  #isOwn(name: string, { diffID, index }: Layer): boolean {
+    const found = this.store.look(name)
+    return (
+      found?.key === null &&
+      found.lease === this.#leaseID &&
+      found.diffID === diffID &&
+      found.index === index
+    )
+  }
+
+  #shareOf(name: string, found: Completion): Pick<Placement, 'loadRecord' | 'shared'> {
+    return { loadRecord: () => this.store.load(name, found), shared: found.key !== null }
+  }
+
+  async #lock(name: string, shared: boolean, signal: AbortSignal): Promise<Lock> {
+    return acquireLock(this.store.lockFile(name), { shared, signal })
+  }
+}

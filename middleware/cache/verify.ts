@@ -1,0 +1,89 @@
+// Verification: every name, byte, mode, owner, attribute and time of a stored layer against its record. Nothing is trusted
+// for being as old as it was.
+import { compareTree } from '../../lib/bundle/compare-tree.ts'
+import { withTree } from '../../lib/fs/open-tree.ts'
+import type { Digest } from '../../lib/oci/digest.ts'
+import { isTrusted, readCompletion } from './completion.ts'
+import { isDirectory } from './files.ts'
+import type { Store } from './store.ts'
+
+/** What was found out about a layer. */
+export interface Verdict {
+  readonly name: string
+  readonly diffID: Digest | undefined
+  /** `outdated`: stored without waiting for the disk, in an earlier boot. `busy`: being extracted or removed right now. */
+  readonly state: 'good' | 'damaged' | 'outdated' | 'busy'
+  readonly problems: readonly Problem[]
+  /** Whether it was removed, so that it is extracted again when it is needed. */
+  readonly repaired: boolean
+}
+
+/** What is wrong. */
+export interface Problem {
+  readonly kind: 'changed' | 'added' | 'missing' | 'no tree' | 'no record'
+  /** In the layer, as text; empty for its root and for the layer as a whole. */
+  readonly path: string
+}
+
+/** What to verify. */
+export interface VerifyOptions {
+  /** @default all */
+  readonly names?: readonly string[] | undefined
+  /** Remove what is damaged. @default false */
+  readonly repair?: boolean | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * Verifies layers, one after the other. Repaired is what isn't in use by a running process; the files of a layer that is
+ * mounted stay as long as it is.
+ * @throws {SystemError} ERR_KOCI_IO, ERR_KOCI_ABORTED
+ */
+export async function* verify(
+  store: Store,
+  options: VerifyOptions = {},
+): AsyncGenerator<Verdict, void, undefined> {
+  for (const name of options.names ?? store.names()) {
+    const verdict = await verifyLayer(store, name, options.signal)
+    const isRepaired = verdict.state === 'damaged' && options.repair === true
+    yield isRepaired ? { ...verdict, repaired: await repair(store, name) } : verdict
+  }
+}
+
+const kinds = { M: 'changed', A: 'added', D: 'missing' } as const
+
+async function verifyLayer(
+  store: Store,
+  name: string,
+  signal: AbortSignal | undefined,
+): Promise<Verdict> {
+  using lock = store.tryLock(name, { shared: true })
+  const found = readCompletion(store.completion(name))
+  const verdict = (state: Verdict['state'], ...problems: Problem[]): Verdict => ({
+    name,
+    diffID: found?.diffID,
+    state,
+    problems,
+    repaired: false,
+  })
+  if (!lock) return verdict('busy')
+  if (!found) return verdict('damaged', { kind: 'no record', path: '' })
+  if (!isTrusted(found)) return verdict('outdated')
+  const subject = store.tree(name)
+  if (!isDirectory(subject)) return verdict('damaged', { kind: 'no tree', path: '' })
+  const record = await store.load(name, found)
+  if (!record) return verdict('damaged', { kind: 'no record', path: '' })
+  // then no stat proves anything
+  record.freshTime = -(2n ** 63n)
+  const options = { verifyContent: true, subject, signal }
+  const changes = await withTree(subject, root => compareTree(root, record, options))
+  const problems = changes.map(({ kind, path }): Problem => ({ kind: kinds[kind], path }))
+  return verdict(problems.length === 0 ? 'good' : 'damaged', ...problems)
+}
+
+async function repair(store: Store, name: string): Promise<boolean> {
+  using lock = store.tryLock(name, { shared: false })
+  if (!lock) return false
+  await store.retire(name)
+  return true
+}

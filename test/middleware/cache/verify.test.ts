@@ -1,0 +1,196 @@
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
+import path from 'node:path'
+import t from 'tap'
+import { cstring } from '../../../lib/fs/libc.ts'
+import { setxattr } from '../../../lib/fs/syscall.ts'
+import { verify } from '../../../middleware/cache/verify.ts'
+import { Workshop } from '../../support/store.ts'
+import { makeMemoryDir } from '../../support/memory-dir.ts'
+
+const isRoot = process.geteuid?.() === 0
+const base = makeMemoryDir('koci-verify-')
+t.teardown(() => rmSync(base, { recursive: true, force: true }))
+
+const shop = await Workshop.open(base, [
+  [
+    { name: 'd/', type: 'directory', mode: 0o755 },
+    { name: 'd/f', body: 'content', mtime: 1000 },
+    { name: 'd/g', body: 'y'.repeat(5000), mtime: 1000 },
+    { name: 'e', mtime: 1000 },
+    { name: 'l', type: 'symlink', linkname: 'd/f', mtime: 1000 },
+    { name: 'p', type: 'fifo', mtime: 1000 },
+  ],
+])
+const verdicts = (repair = false) => Array.fromAsync(verify(shop.store, { repair }))
+
+/** Puts back the times that a change moved: all that somebody can who hides it. */
+function hidden(file: string, change: () => void): void {
+  const { atime, mtime } = statSync(file)
+  change()
+  utimesSync(file, atime, mtime)
+}
+
+const damages: [
+  name: string,
+  problem: string,
+  damage: (tree: string) => void,
+  needs?: 'root',
+][] = [
+  [
+    'a byte',
+    'changed d/f',
+    tree => hidden(`${tree}/d/f`, () => writeFileSync(`${tree}/d/f`, 'Content')),
+  ],
+  [
+    'a longer file',
+    'changed d/f',
+    tree => hidden(`${tree}/d/f`, () => appendFileSync(`${tree}/d/f`, 'x')),
+  ],
+  [
+    'a file that lost its content',
+    'changed d/g',
+    tree => hidden(`${tree}/d/g`, () => truncateSync(`${tree}/d/g`)),
+  ],
+  [
+    'a file full of zeros',
+    'changed d/g',
+    tree => hidden(`${tree}/d/g`, () => writeFileSync(`${tree}/d/g`, Buffer.alloc(5000))),
+  ],
+  [
+    'a mode',
+    'changed d/f',
+    tree => hidden(`${tree}/d/f`, () => chmodSync(`${tree}/d/f`, 0o600)),
+  ],
+  ['a mode of a directory', 'changed d', tree => chmodSync(`${tree}/d`, 0o700)],
+  ['the mode of the root', 'changed', tree => chmodSync(tree, 0o700)],
+  [
+    'an owner',
+    'changed d/f',
+    tree => hidden(`${tree}/d/f`, () => chownSync(`${tree}/d/f`, 7, 7)),
+    'root',
+  ],
+  [
+    'an attribute',
+    'changed d/f',
+    tree => void setxattr(cstring(`${tree}/d/f`), cstring('user.x'), Buffer.from('1')),
+  ],
+  ['a time', 'changed e', tree => utimesSync(`${tree}/e`, 1000, 1000.000001)],
+  ['a time of a directory', 'changed d', tree => utimesSync(`${tree}/d`, 1, 1)],
+  [
+    'a name more',
+    'added d/x',
+    tree => hidden(`${tree}/d`, () => writeFileSync(`${tree}/d/x`, '')),
+  ],
+  [
+    'a directory more',
+    'added d/x',
+    tree => hidden(`${tree}/d`, () => mkdirSync(`${tree}/d/x`)),
+  ],
+  ['a name less', 'missing d/f', tree => hidden(`${tree}/d`, () => rmSync(`${tree}/d/f`))],
+  [
+    'a directory less',
+    'missing d',
+    tree => hidden(tree, () => rmSync(`${tree}/d`, { recursive: true })),
+  ],
+  [
+    'another link target',
+    'changed l',
+    tree =>
+      hidden(tree, () => {
+        rmSync(`${tree}/l`)
+        symlinkSync('d/g', `${tree}/l`)
+      }),
+  ],
+  [
+    'a fifo that is a file',
+    'changed p',
+    tree =>
+      hidden(tree, () => {
+        rmSync(`${tree}/p`)
+        writeFileSync(`${tree}/p`, '')
+      }),
+  ],
+  [
+    'a hard link more',
+    'added z',
+    tree => hidden(tree, () => linkSync(`${tree}/e`, `${tree}/z`)),
+  ],
+  [
+    'a name that became another one',
+    'missing e',
+    tree => hidden(tree, () => renameSync(`${tree}/e`, `${tree}/E`)),
+  ],
+  ['no tree', 'no tree', tree => rmSync(tree, { recursive: true })],
+  ['no record', 'no record', tree => rmSync(path.join(tree, '../record'))],
+  ['a damaged record', 'no record', tree => appendFileSync(path.join(tree, '../record'), 'x')],
+  [
+    'a record of another tree',
+    'no record',
+    tree => {
+      const file = path.join(tree, '../record')
+      const bytes = readFileSync(file)
+      bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1
+      writeFileSync(file, bytes)
+    },
+  ],
+  [
+    'a damaged completion record',
+    'no record',
+    tree => writeFileSync(`${path.dirname(tree)}.json`, '{'),
+  ],
+]
+
+for (const [name, problem, damage, needs] of damages)
+  await t.test(
+    `finds ${name}`,
+    { skip: needs === 'root' && !isRoot && 'needs root' },
+    async t => {
+      const { layers, extracted } = await shop.unpack()
+      t.same(extracted, [0], 'what was removed is extracted again')
+      const tree = layers[0]?.placed?.dir ?? ''
+      t.match(await verdicts(), [{ state: 'good', problems: [] }])
+      damage(tree)
+      const [found] = await verdicts()
+      t.equal(found?.state, 'damaged')
+      const lines = (found?.problems ?? []).map(({ kind, path }) => `${kind} ${path}`.trim())
+      t.ok(lines.includes(problem), lines.join(', '))
+      t.match(await verdicts(true), [{ state: 'damaged', repaired: true }])
+      t.same(shop.names, [])
+      t.same(shop.staging, [])
+    },
+  )
+
+await t.test('is not fooled by reading, and leaves what is locked alone', async t => {
+  const { layers } = await shop.unpack()
+  const name = shop.store.nameOf(layers[0]?.placed?.dir) ?? ''
+  readFileSync(`${shop.store.tree(name)}/d/f`)
+  t.match(await verdicts(), [{ state: 'good' }])
+  {
+    using _ = shop.store.tryLock(name, { shared: false })
+    t.match(await verdicts(true), [{ state: 'busy', repaired: false }])
+  }
+  writeFileSync(`${shop.store.tree(name)}/e`, 'x')
+  {
+    using _ = shop.store.tryLock(name, { shared: true })
+    t.match(await verdicts(true), [{ state: 'damaged', repaired: false }])
+  }
+  t.same(shop.names, [name])
+  const file = shop.store.completion(name)
+  const text = readFileSync(file, 'utf8').replace(/"boot":"[^"]*"/, '"boot":"x"')
+  writeFileSync(file, text.replace('"durable":true', '"durable":false'))
+  t.match(await verdicts(), [{ state: 'outdated' }])
+})
