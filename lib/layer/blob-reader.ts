@@ -45,7 +45,7 @@ export const RATIO_FLOOR: number = 64 * 2 ** 20
 
 /**
  * Reads a blob and hands out the uncompressed bytes. Returns their number once size, digest and diffID are verified:
- * what was done with the bytes before that was done on unverified bytes.
+ * what was done with the bytes before that was done on unverified bytes. Who gives no diffID has to verify it.
  *
  * Where the data is malformed and the digest is wrong, too, the digest is the error, because it explains the other;
  * the same goes for errors that the output throws about the data.
@@ -56,7 +56,7 @@ export const RATIO_FLOOR: number = 64 * 2 ** 20
  */
 export function readBlob(
   blob: BlobSource,
-  diffID: Digest,
+  diffID: Digest | undefined,
   limits: Limits,
   control: Control,
   output: BlobOutput,
@@ -75,10 +75,15 @@ export function checkBlob(blob: BlobSource, control: Control): void {
   const subject = `layer ${blob.digest}`
   const fd = openBlob(blob, subject)
   try {
-    new BlobReader(fd, blob, blob.digest, {}, control, subject).readRest()
+    new BlobReader(fd, blob, undefined, {}, control, subject).readRest()
   } finally {
     close(fd)
   }
+}
+
+/** Whether the sum of the blob is that of the tar. */
+export function isHashedAsBlob({ compression, digest }: BlobSource, diffID: Digest): boolean {
+  return compression === 'none' && algorithmOf(diffID) === algorithmOf(digest)
 }
 
 /** Whether other bytes wouldn't have caused the error. */
@@ -114,12 +119,12 @@ function openBlob(blob: BlobSource, subject: string): number {
 class BlobReader {
   readonly #fd: number
   readonly #blob: BlobSource
-  readonly #diffID: Digest
+  readonly #diffID: Digest | undefined
   readonly #limits: Limits
   readonly #control: Control
   readonly #subject: string
   readonly #blobHash: Hash
-  /** Undefined where it would be the blob's once more. */
+  /** Undefined where it would be the blob's once more, or is somebody else's work. */
   readonly #tarHash: Hash | undefined
   readonly #buffer = Buffer.allocUnsafeSlow(PIECE)
   #position = 0
@@ -128,7 +133,7 @@ class BlobReader {
   constructor(
     fd: number,
     blob: BlobSource,
-    diffID: Digest,
+    diffID: Digest | undefined,
     limits: Limits,
     control: Control,
     subject: string,
@@ -139,10 +144,9 @@ class BlobReader {
     this.#limits = limits
     this.#control = control
     this.#subject = subject
-    const algorithm = algorithmOf(diffID)
-    const isSame = blob.compression === 'none' && algorithm === algorithmOf(blob.digest)
     this.#blobHash = createHash(algorithmOf(blob.digest))
-    this.#tarHash = isSame ? undefined : createHash(algorithm)
+    if (diffID !== undefined && !isHashedAsBlob(blob, diffID))
+      this.#tarHash = createHash(algorithmOf(diffID))
   }
 
   run(output: BlobOutput): number {
@@ -154,7 +158,8 @@ class BlobReader {
     }
     const blobSum = this.#blobHash.digest('hex')
     this.#expect('DIGEST_MISMATCH', this.#blob.digest, blobSum)
-    this.#expect('DIFF_ID_MISMATCH', this.#diffID, this.#tarHash?.digest('hex') ?? blobSum)
+    if (this.#diffID !== undefined)
+      this.#expect('DIFF_ID_MISMATCH', this.#diffID, this.#tarHash?.digest('hex') ?? blobSum)
     return this.#bytes
   }
 

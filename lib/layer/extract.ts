@@ -104,7 +104,7 @@ export function extractBlob(
       },
     }
     const bytes = inflated
-      ? readInflated(inflated, job.blob, control, output)
+      ? readInflated(inflated, job.blob, job.diffID, control, output)
       : readBlob(job.blob, job.diffID, limits, control, output)
     applier.finish()
     const { entries, fileBytes, stacking } = applier

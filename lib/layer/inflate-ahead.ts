@@ -11,6 +11,7 @@ import {
 } from './blob-reader.ts'
 import { Control } from './control.ts'
 import type { Limits } from './limits.ts'
+import { expectSum } from './hash-ahead.ts'
 import { RingReader, RingWriter, type Verdict } from './ring.ts'
 
 /** A layer that is to be inflated; plain data. */
@@ -21,6 +22,8 @@ export interface AheadSource {
   readonly diffID: Digest
   /** Of a `Control`: whoever doesn't want the layer any more aborts it. */
   readonly memory: SharedArrayBuffer
+  /** Where another thread leaves the sum of the uncompressed bytes; without it they are hashed by this one. */
+  readonly sum?: SharedArrayBuffer | undefined
 }
 
 /** What the thread that reads ahead is told. */
@@ -35,6 +38,7 @@ export interface Inflated {
   readonly ring: SharedArrayBuffer
   readonly index: number
   readonly memory: SharedArrayBuffer
+  readonly sum?: SharedArrayBuffer | undefined
 }
 
 /** Inflates layer after layer into the ring until all are through, or the ring is stopped. */
@@ -49,7 +53,7 @@ export function inflateAhead({ sources, limits, ring }: AheadJob): void {
 }
 
 function inflate(
-  { blob, diffID }: AheadSource,
+  { blob, diffID, sum }: AheadSource,
   limits: Limits,
   control: Control,
   writer: RingWriter,
@@ -63,7 +67,7 @@ function inflate(
     room: writer.room,
   }
   try {
-    return { bytes: readBlob(blob, diffID, limits, control, output) }
+    return { bytes: readBlob(blob, sum ? undefined : diffID, limits, control, output) }
   } catch (error) {
     return { error: wrapError(error, `layer ${blob.digest}`).toJSON(), complete }
   }
@@ -74,14 +78,16 @@ function inflate(
  * @throws as `readBlob`; {SystemError} ERR_KOCI_WORKER_DIED
  */
 export function readInflated(
-  { ring, index, memory }: Inflated,
+  { ring, index, memory, sum }: Inflated,
   blob: BlobSource,
+  diffID: Digest,
   control: Control,
   output: BlobOutput,
 ): number {
+  const subject = `layer ${blob.digest}`
   let verdict: Verdict
   try {
-    verdict = new RingReader(ring).read(index, control, `layer ${blob.digest}`, output.data)
+    verdict = new RingReader(ring).read(index, control, subject, output.data)
     if (!('error' in verdict) || verdict.complete) output.end()
   } catch (error) {
     new Control(memory).abort()
@@ -90,5 +96,6 @@ export function readInflated(
     throw error
   }
   if ('error' in verdict) throw reviveError(verdict.error)
+  if (sum) expectSum(sum, diffID, ring, control, subject)
   return verdict.bytes
 }

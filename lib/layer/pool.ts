@@ -5,6 +5,7 @@ import { createError, reviveError } from '../errors.ts'
 import { Control, type Counters } from './control.ts'
 import type { ExtractJob, ExtractResult } from './extract.ts'
 import { FileHashes } from './file-hashes.ts'
+import type { HashJob } from './hash-ahead.ts'
 import type { AheadJob, Inflated } from './inflate-ahead.ts'
 import { stopRing, wakeRing } from './ring.ts'
 import { Thread, type ThreadJob } from './thread.ts'
@@ -35,6 +36,8 @@ export class WorkerPool {
   readonly #threads = new Set<Thread>()
   readonly #idle: Thread[] = []
   readonly #waiting: Array<{ start: (thread: Thread) => void; cancel: () => void }> = []
+  /** Threads beside those that there may be at most. */
+  #extra = 0
   #closed: Promise<void> | undefined
 
   constructor(options: PoolOptions = {}) {
@@ -84,6 +87,22 @@ export class WorkerPool {
       stopRing(job.ring)
     }
     await this.#run({ subject: 'layers to be inflated', request: job, abort }, signal)
+  }
+
+  /**
+   * Has a thread hash what passes through the ring, beside the others: it has less to do than they. Resolves and throws as
+   * {@link WorkerPool.inflate}.
+   */
+  async hash(job: HashJob, signal?: AbortSignal): Promise<void> {
+    const abort = (): void => {
+      stopRing(job.ring)
+    }
+    this.#extra += 1
+    try {
+      await this.#run({ subject: 'layers to be hashed', request: job, abort }, signal)
+    } finally {
+      this.#extra -= 1
+    }
   }
 
   async #run(job: ThreadJob, signal?: AbortSignal, onStart?: () => void): Promise<Answer> {
@@ -138,7 +157,7 @@ export class WorkerPool {
     while (this.#waiting.length > 0) {
       let thread = this.#idle.pop()
       if (thread === undefined) {
-        if (this.#threads.size >= this.#maxWorkers) return
+        if (this.#threads.size >= this.#maxWorkers + this.#extra) return
         thread = this.#startThread()
       }
       this.#waiting.shift()?.start(thread)

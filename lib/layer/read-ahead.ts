@@ -1,6 +1,8 @@
 // Merged layers in two stages: while one thread writes a layer, another one inflates those after it. What was inflated
 // is used only if, when the layer's turn comes, it is still what would be inflated then; else it is thrown away.
+import { isHashedAsBlob } from './blob-reader.ts'
 import { Control } from './control.ts'
+import { makeSum } from './hash-ahead.ts'
 import type { AheadSource, Inflated } from './inflate-ahead.ts'
 import type { Layer } from './layer.ts'
 import type { Limits } from './limits.ts'
@@ -8,9 +10,11 @@ import type { ExtractJob, WorkerPool } from './pool.ts'
 import { breakRing, makeRing, stopRing, wakeRing } from './ring.ts'
 
 /** When reading ahead begins to pay, and how far it goes; in bytes. Changed by tests. */
-export const readAheadBounds: { least: number; budget: number } = {
+export const readAheadBounds: { least: number; hashing: number; budget: number } = {
   /** Of all blobs together; for less, starting a second thread takes longer than it spares. */
   least: 4 * 2 ** 20,
+  /** Of all blobs together, for a third thread that hashes what the first one inflates. */
+  hashing: 64 * 2 ** 20,
   /** Memory for what was inflated and isn't written yet. */
   budget: 32 * 2 ** 20,
 }
@@ -26,7 +30,7 @@ export class ReadAhead {
   readonly #ring: SharedArrayBuffer
   readonly #limits: Limits
   readonly #sources: Map<Layer, AheadSource>
-  readonly #ended: Promise<void>
+  readonly #ended: Promise<unknown>
 
   /**
    * Begins with the layers that need extraction, base first. Undefined where it doesn't pay. A layer whose blob isn't
@@ -42,9 +46,10 @@ export class ReadAhead {
     const candidates = layers.filter(({ source, placed }) => !source && !placed)
     const size = candidates.reduce((sum, layer) => sum + layer.size, 0)
     if (size < readAheadBounds.least) return undefined
+    const isHashing = size >= readAheadBounds.hashing
     const sources = new Map<Layer, AheadSource>()
     for (const layer of candidates) {
-      const source = await sourceOf(layer)
+      const source = await sourceOf(layer, isHashing)
       if (source) sources.set(layer, source)
     }
     return sources.size > 0 ? new ReadAhead(pool, sources, limits, signal) : undefined
@@ -56,7 +61,10 @@ export class ReadAhead {
     { maxBytes, maxRatio }: Limits,
     signal: AbortSignal,
   ) {
-    const ring = makeRing(readAheadBounds.budget)
+    const hashed = [...sources.values()].flatMap(({ index, diffID, sum }) =>
+      sum ? [{ index, diffID, sum }] : [],
+    )
+    const ring = makeRing(readAheadBounds.budget, hashed.length > 0)
     const limits = {
       ...(maxBytes === undefined ? {} : { maxBytes }),
       ...(maxRatio === undefined ? {} : { maxRatio }),
@@ -65,9 +73,15 @@ export class ReadAhead {
     this.#limits = limits
     this.#sources = sources
     const job = { sources: [...sources.values()], limits, ring }
-    this.#ended = pool.inflate(job, signal).catch(() => {
-      breakRing(ring)
-    })
+    const stages = [pool.inflate(job, signal)]
+    if (hashed.length > 0) stages.push(pool.hash({ hashed, ring }, signal))
+    this.#ended = Promise.all(
+      stages.map(stage =>
+        stage.catch(() => {
+          breakRing(ring)
+        }),
+      ),
+    )
   }
 
   /** Hands out a layer, once, unless these limits aren't those that it is inflated with. */
@@ -80,8 +94,8 @@ export class ReadAhead {
       return undefined
     }
     this.#sources.delete(layer)
-    const { blob, index, memory } = source
-    return { blob, inflated: { ring: this.#ring, index, memory } }
+    const { blob, index, memory, sum } = source
+    return { blob, inflated: { ring: this.#ring, index, memory, sum } }
   }
 
   /** Throws away what was inflated of a layer, if nobody took it. */
@@ -100,11 +114,12 @@ export class ReadAhead {
   }
 }
 
-async function sourceOf(layer: Layer): Promise<AheadSource | undefined> {
+async function sourceOf(layer: Layer, isHashing: boolean): Promise<AheadSource | undefined> {
   const { index, digest, compression, diffID } = layer
   try {
     const blob = { ...(await layer.locateBlob()), digest, compression }
-    return { index, blob, diffID, memory: new Control().memory }
+    const sum = isHashing && !isHashedAsBlob(blob, diffID) ? makeSum() : undefined
+    return { index, blob, diffID, memory: new Control().memory, sum }
   } catch {
     return undefined
   }

@@ -1,7 +1,7 @@
 // Memory that hands the uncompressed bytes of layers from the thread that inflates to the thread that writes: a ring of
-// slots, filled in order and emptied in order, one writer and one reader. A slot is the writer's until the head has
-// passed it, then the reader's until the tail has. Every wait ends by itself after a moment and looks around, so that
-// nobody hangs on a thread that is gone.
+// slots, filled in order and emptied in order, one writer and one reader, and perhaps one more who only looks on. A slot
+// is the writer's until the head has passed it, then the readers' until their tails have. Every wait ends by itself after
+// a moment and looks around, so that nobody hangs on a thread that is gone.
 import { createError, type ErrorJSON } from '../errors.ts'
 import type { Control } from './control.ts'
 import { addressOf, outputSize, type Room } from './native.ts'
@@ -16,6 +16,8 @@ export type Verdict =
 const HEAD = 0
 const TAIL = 1
 const STATE = 2
+const FOLLOWER_TAIL = 3
+const FOLLOWED = 4
 const TABLE = 16
 const STOPPED = 1
 const BROKEN = 2
@@ -27,10 +29,15 @@ const END = 1
 const patienceMs = 50
 const page = 4096
 
-/** Makes the memory of a ring; `budget` is in bytes, and rounded down to what a ring can have. */
-export function makeRing(budget: number): SharedArrayBuffer {
+/**
+ * Makes the memory of a ring; `budget` is in bytes, and rounded down to what a ring can have. With `followed`, slots
+ * aren't filled again before a `RingFollower` has seen them, too.
+ */
+export function makeRing(budget: number, followed = false): SharedArrayBuffer {
   const slots = 2 ** Math.max(1, Math.floor(Math.log2(budget / outputSize)))
-  return new SharedArrayBuffer(dataOf(slots) + slots * outputSize)
+  const memory = new SharedArrayBuffer(dataOf(slots) + slots * outputSize)
+  if (followed) new Int32Array(memory, 0, TABLE)[FOLLOWED] = 1
+  return memory
 }
 
 /** Has both sides end with ERR_KOCI_ABORTED. */
@@ -46,8 +53,19 @@ export function breakRing(memory: SharedArrayBuffer): void {
 /** Has both sides look around at once. */
 export function wakeRing(memory: SharedArrayBuffer): void {
   const words = new Int32Array(memory, 0, TABLE)
-  Atomics.notify(words, HEAD)
-  Atomics.notify(words, TAIL)
+  for (const word of [HEAD, TAIL, FOLLOWER_TAIL]) Atomics.notify(words, word)
+}
+
+/** 0 while the ring is in use. */
+export function ringState(memory: SharedArrayBuffer): number {
+  return Atomics.load(new Int32Array(memory, 0, TABLE), STATE)
+}
+
+/** @throws {SystemError} ERR_KOCI_ABORTED, ERR_KOCI_WORKER_DIED unless the ring is in use */
+export function throwIfLeft(state: number, subject: string): void {
+  if (state === STOPPED) throw createError('ABORTED', { subject })
+  if (state === BROKEN)
+    throw createError('WORKER_DIED', { subject, reason: 'it no longer reads ahead' })
 }
 
 function leave(memory: SharedArrayBuffer, state: number): void {
@@ -128,12 +146,13 @@ export class RingWriter {
   readonly room = (): Room => {
     const { words, slots } = this.#ring
     for (;;) {
-      const tail = Atomics.load(words, TAIL)
+      const last = this.#laggard()
+      const tail = Atomics.load(words, last)
       if (((this.#head - tail) | 0) < slots.length)
         return slots[this.#ring.slotAt(this.#head)] as Room
       this.#throwIfStopped()
       this.#ring.announce(HEAD)
-      Atomics.wait(words, TAIL, tail, patienceMs)
+      Atomics.wait(words, last, tail, patienceMs)
     }
   }
 
@@ -159,6 +178,14 @@ export class RingWriter {
     } catch (error) {
       if (!this.#isUnwanted()) throw error
     }
+  }
+
+  /** The tail that is farthest behind. */
+  #laggard(): number {
+    const { words } = this.#ring
+    if (words[FOLLOWED] === 0) return TAIL
+    const ahead = (Atomics.load(words, TAIL) - Atomics.load(words, FOLLOWER_TAIL)) | 0
+    return ahead > 0 ? FOLLOWER_TAIL : TAIL
   }
 
   #isUnwanted(): boolean {
@@ -226,14 +253,47 @@ export class RingReader {
     const { words } = this.#ring
     control.throwIfAborted(subject)
     while (Atomics.load(words, HEAD) === this.#tail) {
-      const { state } = this.#ring
-      if (state === STOPPED) throw createError('ABORTED', { subject })
-      if (state === BROKEN)
-        throw createError('WORKER_DIED', { subject, reason: 'it no longer reads ahead' })
+      throwIfLeft(this.#ring.state, subject)
       this.#ring.announce(TAIL)
       Atomics.wait(words, HEAD, this.#tail, patienceMs)
       control.throwIfAborted(subject)
     }
+  }
+}
+
+/** Somebody who sees all that passes through a followed ring. */
+export class RingFollower {
+  readonly #ring: Ring
+  #tail: number
+
+  constructor(memory: SharedArrayBuffer) {
+    this.#ring = new Ring(memory)
+    this.#tail = Atomics.load(this.#ring.words, FOLLOWER_TAIL)
+  }
+
+  /** Shows the chunks of each layer, each for the time of the call, then none for its end, until the ring is left. */
+  follow(see: (index: number, chunk: Buffer | undefined) => void): void {
+    const { words, slots } = this.#ring
+    while (this.#await()) {
+      const slot = this.#ring.slotAt(this.#tail)
+      const row = TABLE + slot * ROW
+      const isEnd = words[row + 1] === END
+      const { bytes } = slots[slot] as Room
+      see(words[row] as number, isEnd ? undefined : bytes.subarray(0, words[row + 2]))
+      this.#tail = (this.#tail + 1) | 0
+      this.#ring.advance(FOLLOWER_TAIL, this.#tail, isEnd)
+    }
+  }
+
+  /** Waits until there is a slot to be seen; false once there will be none. */
+  #await(): boolean {
+    const { words } = this.#ring
+    while (Atomics.load(words, HEAD) === this.#tail) {
+      if (this.#ring.state !== 0) return false
+      this.#ring.announce(FOLLOWER_TAIL)
+      Atomics.wait(words, HEAD, this.#tail, patienceMs)
+    }
+    return this.#ring.state === 0
   }
 }
 

@@ -4,6 +4,7 @@ import { wrapError, type ErrorJSON } from '../errors.ts'
 import { Control } from './control.ts'
 import { extractBlob, type ExtractJob, type ExtractResult } from './extract.ts'
 import type { TransferredHashes } from './file-hashes.ts'
+import { hashAhead, type HashJob } from './hash-ahead.ts'
 import { inflateAhead, type AheadJob, type Inflated } from './inflate-ahead.ts'
 
 /** A layer to be written. */
@@ -14,21 +15,22 @@ export interface ExtractRequest {
   readonly inflated?: Inflated | undefined
 }
 
-/** To a worker: a layer to write, layers to inflate, or (undefined) the end. */
-export type Request = ExtractRequest | AheadJob
+/** To a worker: a layer to write, layers to inflate or to hash, or (undefined) the end. */
+export type Request = ExtractRequest | AheadJob | HashJob
 
 /** From a worker. */
 export type Answer =
   | { readonly result: Omit<ExtractResult, 'hashes'>; readonly hashes?: TransferredHashes }
   | { readonly error: ErrorJSON }
-  | { readonly inflated: true }
+  | { readonly done: true }
 
 const port = parentPort
 port?.on('message', (request: Request | undefined) => {
   if (request === undefined) port.close()
   else if ('ring' in request) {
-    inflateAhead(request)
-    port.postMessage({ inflated: true } satisfies Answer)
+    if ('hashed' in request) hashAhead(request)
+    else inflateAhead(request)
+    port.postMessage({ done: true } satisfies Answer)
   } else {
     void extract(request).then(({ answer, transferList }) => {
       port.postMessage(answer, transferList)

@@ -21,7 +21,7 @@ const skip = new WorkerPool().maxWorkers < 2 && 'needs two processors'
 const root = new URL('../../', import.meta.url).href
 
 // a ring that even these small layers fill, so that what reads ahead has to wait
-Object.assign(readAheadBounds, { least: 0, budget: 4 * outputSize })
+Object.assign(readAheadBounds, { least: 0, hashing: 0, budget: 4 * outputSize })
 
 const dir = makeMemoryDir('koci-unpack-ahead-')
 t.teardown(() => rmSync(dir, { recursive: true }))

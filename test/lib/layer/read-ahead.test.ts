@@ -1,4 +1,4 @@
-// Merged layers through one thread and through two: the same trees, the same errors, whatever the layers hold.
+// Merged layers through one thread and through two or three: the same trees, the same errors, whatever the layers hold.
 import * as fc from 'fast-check'
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -7,6 +7,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { KociError } from '../../../lib/errors.ts'
 import { Control } from '../../../lib/layer/control.ts'
 import { extractBlob, type ExtractJob } from '../../../lib/layer/extract.ts'
+import type { HashJob } from '../../../lib/layer/hash-ahead.ts'
 import type { AheadJob } from '../../../lib/layer/inflate-ahead.ts'
 import { Layer } from '../../../lib/layer/layer.ts'
 import type { Limits } from '../../../lib/layer/limits.ts'
@@ -127,6 +128,7 @@ async function outcome(
   return [...results, ...describeTree(target, { root: false, times })]
 }
 
+const nothing = null as unknown as []
 const open = () => readdirSync('/proc/self/fd').length
 
 await t.test('any image, sound or not, comes out as through one thread', { skip }, async t => {
@@ -142,8 +144,9 @@ await t.test('any image, sound or not, comes out as through one thread', { skip 
       fc.array(spec, { minLength: 1, maxLength: 5 }),
       limits,
       fc.constantFrom(2, 4, 64),
-      async (specs, limits, slots) => {
-        readAheadBounds.budget = slots * outputSize
+      fc.constantFrom(0, Infinity),
+      async (specs, limits, slots, hashing) => {
+        Object.assign(readAheadBounds, { budget: slots * outputSize, hashing })
         const dir = makeMemoryDir('koci-ahead-')
         try {
           const layers = specs.map((spec, index) => makeLayer(dir, index, spec))
@@ -177,45 +180,61 @@ await t.test('any image, sound or not, comes out as through one thread', { skip 
   t.ok(codes.size > 3, `errors were among them: ${[...codes].join(' ')}`)
 })
 
-await t.test('reading ahead can be left, layer by layer', { skip }, async t => {
-  const before = { ...readAheadBounds }
-  Object.assign(readAheadBounds, { least: 0, budget: 2 * outputSize })
-  t.teardown(() => Object.assign(readAheadBounds, before))
-  const dir = makeMemoryDir('koci-ahead-')
-  t.teardown(() => rmSync(dir, { recursive: true }))
-  await using pool = new WorkerPool()
-  const large = { name: 'large', body: Buffer.alloc(5 * outputSize, 7) }
-  const layers = Array.from({ length: 6 }, (_, index) =>
-    makeLayer(dir, index, { members: [large], compression: 'gzip', faults: [] }),
+for (const hashing of [0, Infinity])
+  await t.test(
+    `reading ahead can be left, layer by layer: hashed apart from ${hashing} bytes on`,
+    { skip },
+    async t => {
+      const before = { ...readAheadBounds }
+      Object.assign(readAheadBounds, { least: 0, hashing, budget: 2 * outputSize })
+      t.teardown(() => Object.assign(readAheadBounds, before))
+      const dir = makeMemoryDir('koci-ahead-')
+      t.teardown(() => rmSync(dir, { recursive: true }))
+      await using pool = new WorkerPool()
+      const large = { name: 'large', body: Buffer.alloc(5 * outputSize, 7) }
+      const layers = Array.from({ length: 6 }, (_, index) =>
+        makeLayer(dir, index, { members: [large], compression: 'gzip', faults: [] }),
+      )
+      const bounds = { maxBytes: 10 * large.body.length, maxRatio: 2000 }
+      const { signal } = new AbortController()
+      const ahead = (await ReadAhead.start(pool, layers, bounds, signal)) as ReadAhead
+      const [, one, two, three, four, five] = layers as [
+        Layer,
+        Layer,
+        Layer,
+        Layer,
+        Layer,
+        Layer,
+      ]
+      ahead.drop(one)
+      t.equal(ahead.take(one, bounds), undefined, 'dropped')
+      t.equal(ahead.take(two, { ...bounds, maxRatio: 1 }), undefined, 'other limits')
+      t.equal(ahead.take(three, {}), undefined, 'no limits')
+      const taken = ahead.take(four, { ...bounds, maxEntries: 5 })
+      t.ok(taken, 'entries are not counted while inflating')
+      t.equal(ahead.take(four, bounds), undefined, 'only once')
+      mkdirSync(join(dir, 'out'))
+      const job = await jobOf(four, join(dir, 'out'), bounds)
+      const progress: Array<{
+        read: number
+        bytes: number
+        entries: number
+        fileBytes: number
+      }> = []
+      const result = await pool.extract(job, {
+        inflated: taken?.inflated,
+        onStart: counters => progress.push(counters),
+      })
+      t.equal(result.entries, 2)
+      t.match(progress, [
+        { read: four.size, bytes: result.bytes, entries: 2, fileBytes: large.body.length + 1 },
+      ])
+      ahead.drop(five)
+      ahead.drop(five)
+      await ahead.stop()
+      await ahead.stop()
+    },
   )
-  const bounds = { maxBytes: 10 * large.body.length, maxRatio: 2000 }
-  const { signal } = new AbortController()
-  const ahead = (await ReadAhead.start(pool, layers, bounds, signal)) as ReadAhead
-  const [, one, two, three, four, five] = layers as [Layer, Layer, Layer, Layer, Layer, Layer]
-  ahead.drop(one)
-  t.equal(ahead.take(one, bounds), undefined, 'dropped')
-  t.equal(ahead.take(two, { ...bounds, maxRatio: 1 }), undefined, 'other limits')
-  t.equal(ahead.take(three, {}), undefined, 'no limits')
-  const taken = ahead.take(four, { ...bounds, maxEntries: 5 })
-  t.ok(taken, 'entries are not counted while inflating')
-  t.equal(ahead.take(four, bounds), undefined, 'only once')
-  mkdirSync(join(dir, 'out'))
-  const job = await jobOf(four, join(dir, 'out'), bounds)
-  const progress: Array<{ read: number; bytes: number; entries: number; fileBytes: number }> =
-    []
-  const result = await pool.extract(job, {
-    inflated: taken?.inflated,
-    onStart: counters => progress.push(counters),
-  })
-  t.equal(result.entries, 2)
-  t.match(progress, [
-    { read: four.size, bytes: result.bytes, entries: 2, fileBytes: large.body.length + 1 },
-  ])
-  ahead.drop(five)
-  ahead.drop(five)
-  await ahead.stop()
-  await ahead.stop()
-})
 
 await t.test('it begins only where it pays', async t => {
   const layer = (): Layer =>
@@ -234,26 +253,30 @@ await t.test('it begins only where it pays', async t => {
   t.equal(await ReadAhead.start(pool, [placed], {}, signal), undefined, 'found elsewhere')
 })
 
-await t.test('if the thread that reads ahead dies, the other one ends', { skip }, async t => {
-  const before = { ...readAheadBounds }
-  readAheadBounds.least = 0
-  t.teardown(() => Object.assign(readAheadBounds, before))
-  await using pool = new (class extends WorkerPool {
-    override inflate(job: AheadJob): Promise<void> {
-      return super.inflate({ ...job, sources: null as unknown as [] })
-    }
-  })()
-  const dir = t.testdir()
-  const layer = makeLayer(dir, 0, { members: [], compression: 'gzip', faults: [] })
-  const { signal } = new AbortController()
-  const ahead = await ReadAhead.start(pool, [layer], {}, signal)
-  const taken = ahead?.take(layer, {})
-  mkdirSync(join(dir, 'out'))
-  const job = await jobOf(layer, join(dir, 'out'), {})
-  await t.rejects(pool.extract(job, { inflated: taken?.inflated }), {
-    code: 'ERR_KOCI_WORKER_DIED',
-    details: { layer: layer.digest },
+for (const stage of ['inflates', 'hashes'])
+  await t.test(`if the thread that ${stage} ahead dies, the others end`, { skip }, async t => {
+    const before = { ...readAheadBounds }
+    Object.assign(readAheadBounds, { least: 0, hashing: 0 })
+    t.teardown(() => Object.assign(readAheadBounds, before))
+    await using pool = new (class extends WorkerPool {
+      override inflate(job: AheadJob): Promise<void> {
+        return super.inflate(stage === 'inflates' ? { ...job, sources: nothing } : job)
+      }
+      override hash(job: HashJob): Promise<void> {
+        return super.hash(stage === 'hashes' ? { ...job, hashed: nothing } : job)
+      }
+    })()
+    const dir = t.testdir()
+    const layer = makeLayer(dir, 0, { members: [], compression: 'gzip', faults: [] })
+    const { signal } = new AbortController()
+    const ahead = await ReadAhead.start(pool, [layer], {}, signal)
+    const taken = ahead?.take(layer, {})
+    mkdirSync(join(dir, 'out'))
+    const job = await jobOf(layer, join(dir, 'out'), {})
+    await t.rejects(pool.extract(job, { inflated: taken?.inflated }), {
+      code: 'ERR_KOCI_WORKER_DIED',
+      details: { layer: layer.digest },
+    })
+    await ahead?.stop()
+    t.equal((await pool.extract(job)).entries, 1, 'another thread takes its place')
   })
-  await ahead?.stop()
-  t.equal((await pool.extract(job)).entries, 1, 'another thread takes its place')
-})

@@ -5,6 +5,7 @@ import { outputSize } from '../../../lib/layer/native.ts'
 import {
   breakRing,
   makeRing,
+  RingFollower,
   RingReader,
   RingWriter,
   stopRing,
@@ -119,4 +120,29 @@ await t.test('stopped, it ends both sides; without a writer, the reader', async 
   stopRing(broken)
   t.strictSame(read(broken, 0).verdict, { bytes: 0 }, 'what was complete still counts')
   t.throws(() => read(broken, 1), { code: 'ERR_KOCI_WORKER_DIED' })
+})
+
+await t.test('who follows sees everything once, and holds up who fills', async t => {
+  const memory = makeRing(4 * outputSize, true)
+  const writer = new RingWriter(memory)
+  const control = new Control()
+  const seen: string[] = []
+  for (const index of [0, 1]) {
+    writer.begin(index, control, subject)
+    writer.write(Buffer.from(`bytes of ${index}`))
+    writer.end({ bytes: 1 })
+    read(memory, index)
+  }
+  control.abort()
+  t.throws(
+    () => writer.room(),
+    { code: 'ERR_KOCI_ABORTED' },
+    'both were read, neither was seen',
+  )
+  new RingFollower(memory).follow((index, chunk) => {
+    seen.push(`${index} ${chunk?.toString() ?? 'ends'}`)
+    if (seen.length === 4) stopRing(memory)
+  })
+  t.strictSame(seen, ['0 bytes of 0', '0 ends', '1 bytes of 1', '1 ends'])
+  new RingFollower(memory).follow(() => t.fail('the ring was left'))
 })
