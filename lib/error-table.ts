@@ -183,6 +183,16 @@ export const errorTable = {
     '{subject}: invalid mtree manifest at line {line}: {reason}',
     'An mtree manifest cannot be parsed.',
   ],
+  INVALID_HOOKS: [
+    'FormatError',
+    '{subject}: line {line}: {key}: {reason}',
+    'A hooks file is not TOML, or says something that koci does not know.',
+  ],
+  INVALID_REPLY: [
+    'FormatError',
+    '{subject}: reply to {hook}: {reason}',
+    'A hook answered something that is not in its protocol.',
+  ],
   INVALID_ENTRY: [
     'FormatError',
     '{subject}: invalid layer entry: {reason}',
@@ -344,6 +354,11 @@ export const errorTable = {
     'SystemError',
     '{subject}: cannot be mounted: {reason}',
     'The kernel refused an overlay mount, or made another one than was asked for.',
+  ],
+  HOOK_FAILED: [
+    'SystemError',
+    '{subject}: {hook} {outcome}: {said}',
+    'A command of a hooks file could not be run, failed, was killed, or took too long; the message has the end of what it said.',
   ],
   IO: [
     'SystemError',

@@ -67,6 +67,7 @@ const calls = {
     'size_t',
     'uint',
   ),
+  fcntl: declare('fcntl', 'int', 'int', 'int', 'int'),
   syscall3: declare('syscall', 'long', 'long', 'long', 'void *', 'size_t'),
   syscall5: declare('syscall', 'long', 'long', 'long', 'void *', 'long', 'void *', 'uint'),
   fsetxattr: declare('fsetxattr', 'int', 'int', 'void *', 'void *', 'size_t', 'int'),
@@ -429,4 +430,15 @@ export function removexattr(target: XattrTarget, name: CString): number {
       ? calls.fremovexattr(target, name)
       : calls.lremovexattr(target, name)
   return result < 0 ? -koffi.errno() : 0
+}
+
+const F_GETFD = 1
+const F_SETFD = 2
+const FD_CLOEXEC = 1
+
+/** Has the descriptor closed by execve(2); one that isn't open (any more) is no error. */
+export function setCloseOnExec(fd: number): void {
+  checkFd(fd)
+  const flags = calls.fcntl(fd, F_GETFD, 0)
+  if (flags >= 0 && (flags & FD_CLOEXEC) === 0) calls.fcntl(fd, F_SETFD, flags | FD_CLOEXEC)
 }

@@ -31,8 +31,13 @@ const directions: { from: RegExp; to: RegExp[]; why: string }[] = [
   },
   {
     from: /^middleware\/(?!index)/,
-    to: [/^lib\//, /^node:/, /^SELF$/],
+    to: [/^lib\//, /^node:/, /^SELF$/, /^toml-eslint-parser$/],
     why: 'drivers never know each other',
+  },
+  {
+    from: /^middleware\/(?!hooks\/|index)/,
+    to: [/^(?!toml-eslint-parser$)/],
+    why: 'only hooks have a file to parse',
   },
   {
     from: /^bin\//,
