@@ -58,6 +58,16 @@ export const bundleUse: Option = {
   description: 'a driver, outermost first; repeatable; by default as at unpack',
 }
 
+/** Whether the user's or the system's hooks are run, and which file says so. */
+export const hooks: Options = {
+  hooks: {
+    type: 'text',
+    description: 'run the commands of this file instead of ~/.config/koci/hooks.toml',
+    value: 'file',
+  },
+  'no-hooks': { type: 'switch', description: 'run no hooks' },
+}
+
 export const json: Option = {
   type: 'switch',
   description: 'print the result, and errors, as JSON',

@@ -3,6 +3,7 @@ import { parseIdMap, type IdMap } from '../lib/oci/idmap.ts'
 import { parsePlatform, type Platform } from '../lib/oci/platform.ts'
 import { parseImageReference, type ImageReference } from '../lib/oci/reference.ts'
 import type { Arguments } from './arguments.ts'
+import type { ChainWishes } from './chain/compose-chain.ts'
 import { usageError } from './usage-error.ts'
 
 /** `--image`. */
@@ -40,6 +41,19 @@ export function readMapping(args: Arguments): {
     gidMap: maps('gid-map', process.getegid?.()),
     rootless,
   }
+}
+
+/**
+ * `--use`, `--hooks`, `--no-hooks`.
+ * @throws {UsageError} ERR_KOCI_INVALID_OPTION
+ */
+export function readChain(args: Arguments): Pick<ChainWishes, 'use' | 'hooks'> {
+  const file = args.text('hooks')
+  const isOff = args.has('no-hooks')
+  if (file !== undefined && isOff)
+    throw usageError('--no-hooks', 'can not go together with --hooks')
+  if (file === '') throw usageError('--hooks', 'is empty')
+  return { use: args.list('use'), hooks: isOff ? false : file }
 }
 
 /** `--compat`. */

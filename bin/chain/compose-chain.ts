@@ -1,8 +1,9 @@
 // The chain of the command line, outermost first: what tells the user how far things are, limits, then the drivers that
-// were asked for, or that the bundle remembers; and mtree(), if nobody of these stores anything.
+// were asked for, or that the bundle remembers; hooks, if there is a file of them; and mtree(), if nobody of these stores anything.
 import { Bundle } from '../../lib/bundle/bundle.ts'
 import type { Driver } from '../../lib/driver.ts'
 import { printable } from '../../lib/text.ts'
+import { findHooksFile } from '../../middleware/hooks/find-hooks-file.ts'
 import { loadDriver, loadRecorded } from './load-driver.ts'
 import { parseUse } from './use-words.ts'
 
@@ -10,6 +11,8 @@ import { parseUse } from './use-words.ts'
 export interface ChainWishes {
   /** Values of --use; given, the bundle isn't asked. */
   readonly use?: readonly string[] | undefined
+  /** A hooks file; without one that of the user or the system counts, if it is there. False: no hooks. */
+  readonly hooks?: string | false | undefined
   /** A bundle that may remember its chain. */
   readonly bundle?: string | undefined
 }
@@ -17,7 +20,7 @@ export interface ChainWishes {
 /** A driver, and who put it in the chain. */
 export interface ChainPart {
   readonly driver: Driver
-  readonly from: 'default' | '--use' | 'bundle'
+  readonly from: 'default' | '--hooks' | '--use' | 'bundle'
 }
 
 /**
@@ -39,6 +42,7 @@ export async function composeChain(
       .filter(({ name }) => !has(name))
       .map((driver): ChainPart => ({ driver, from: 'default' })),
     ...(has('limits') ? [] : [await byDefault('limits')]),
+    ...(has('hooks') ? [] : await findHooks(wishes)),
     ...chosen,
     ...(chosen.some(({ driver }) => isStorage(driver)) ? [] : [await byDefault('mtree')]),
   ]
@@ -59,6 +63,15 @@ async function chooseDrivers({ use, bundle }: ChainWishes): Promise<ChainPart[]>
     driver: await loadRecorded(subject, each),
     from: 'bundle' as const,
   }))
+}
+
+/** Nothing of them is loaded unless there is a file. */
+async function findHooks({ hooks: wish }: ChainWishes): Promise<ChainPart[]> {
+  if (wish === false) return []
+  const file = wish ?? findHooksFile()
+  if (file === undefined) return []
+  const { hooks } = await import('../../middleware/hooks/index.ts')
+  return [{ driver: hooks({ file }), from: wish === undefined ? 'default' : '--hooks' }]
 }
 
 /** One that lists changes, and sees to it that they are listed once only: filters do the first, finders neither. */

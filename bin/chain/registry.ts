@@ -23,6 +23,11 @@ export const builtIns: Readonly<Record<string, BuiltIn>> = {
     fromBundle: true,
     load: async () => (await import('../../middleware/cache/index.ts')).cache,
   },
+  hooks: {
+    description: 'runs the commands of a hooks.toml',
+    fromBundle: false,
+    load: async () => (await import('../../middleware/hooks/index.ts')).hooks,
+  },
   limits: {
     description: 'refuses layers beyond bounds that no real image meets',
     fromBundle: true,

@@ -3,8 +3,8 @@ import type { Change } from '../../lib/change.ts'
 import { printable } from '../../lib/text.ts'
 import { changeToJson } from '../change-json.ts'
 import type { Command } from '../command.ts'
-import { bundleLayout, bundleUse, listing } from '../options.ts'
-import { readListing } from '../read-options.ts'
+import { bundleLayout, bundleUse, hooks, listing } from '../options.ts'
+import { readChain, readListing } from '../read-options.ts'
 import { usageError } from '../usage-error.ts'
 
 const pieceLength = 1000
@@ -20,6 +20,7 @@ export const delta: Command = {
     ...listing,
     layout: bundleLayout,
     use: bundleUse,
+    ...hooks,
   },
   notes:
     'Prints "A path" for what was added, "M path" for what was modified, "D path" for\n' +
@@ -31,7 +32,7 @@ export const delta: Command = {
     const isRaw = args.has('null')
     if (isRaw && session.json) throw usageError('--null', 'can not go together with --json')
     const [bundle = ''] = args.positionals
-    const app = await session.application({ use: args.list('use'), bundle })
+    const app = await session.application({ ...readChain(args), bundle })
     const { listDelta } = await import('../../lib/with-bundle.ts')
     const changes = await listDelta(app, {
       bundle,

@@ -2,9 +2,10 @@
 import type { Koci } from '../../lib/application.ts'
 import type { BundleOptions } from '../../lib/with-bundle.ts'
 import type { Command } from '../command.ts'
-import { bundleLayout, bundleUse } from '../options.ts'
+import { bundleLayout, bundleUse, hooks } from '../options.ts'
+import { readChain } from '../read-options.ts'
 
-const options = { layout: bundleLayout, use: bundleUse }
+const options = { layout: bundleLayout, use: bundleUse, ...hooks }
 
 export const mount: Command = {
   positionals: ['bundle'],
@@ -42,6 +43,6 @@ async function withBundle(
   ]
 ): Promise<void> {
   const [bundle = ''] = args.positionals
-  const app = await session.application({ use: args.list('use'), bundle })
+  const app = await session.application({ ...readChain(args), bundle })
   await use(app, { bundle, layout: args.text('layout'), signal: session.signal })
 }

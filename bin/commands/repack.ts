@@ -5,8 +5,8 @@ import type { Compress } from '../../lib/layer/write-layer-blob.ts'
 import type { Arguments } from '../arguments.ts'
 import { changeToJson } from '../change-json.ts'
 import type { Command, Option } from '../command.ts'
-import { bundleUse, image, listing } from '../options.ts'
-import { readImage, readListing, readTime } from '../read-options.ts'
+import { bundleUse, hooks, image, listing } from '../options.ts'
+import { readChain, readImage, readListing, readTime } from '../read-options.ts'
 import { usageError } from '../usage-error.ts'
 
 export const repack: Command = {
@@ -27,6 +27,7 @@ export const repack: Command = {
       choices: ['auto', 'none', 'gzip', 'zstd', ''],
     },
     use: bundleUse,
+    ...hooks,
     'no-history': { type: 'switch', description: 'add no entry to the history of the image' },
     'history.author': text("who made it; by default the image's author"),
     'history.comment': text('a comment'),
@@ -46,7 +47,7 @@ export const repack: Command = {
     const history = readHistory(args)
     const [bundle = ''] = args.positionals
 
-    const app = await session.application({ use: args.list('use'), bundle })
+    const app = await session.application({ ...readChain(args), bundle })
     const result = await app.repack({
       image,
       bundle,

@@ -1,7 +1,7 @@
 // koci unpack: an image becomes a bundle.
 import type { Command } from '../command.ts'
-import { compat, image, keepDirlinks, mapping, platform, use } from '../options.ts'
-import { readCompat, readImage, readMapping, readPlatform } from '../read-options.ts'
+import { compat, hooks, image, keepDirlinks, mapping, platform, use } from '../options.ts'
+import { readChain, readCompat, readImage, readMapping, readPlatform } from '../read-options.ts'
 
 export const unpack: Command = {
   positionals: ['bundle'],
@@ -11,6 +11,7 @@ export const unpack: Command = {
     ...mapping,
     'keep-dirlinks': keepDirlinks,
     use,
+    ...hooks,
     compat,
   },
   notes:
@@ -30,7 +31,7 @@ export const unpack: Command = {
     const owners = { ...readMapping(args), keepDirlinks: args.has('keep-dirlinks') }
     const [bundle = ''] = args.positionals
 
-    const app = await session.application({ use: args.list('use') })
+    const app = await session.application({ ...readChain(args) })
     const { signal } = session
     const result = await app.unpack({ image, bundle, platform, signal, compat, ...owners })
     if (session.json) {

@@ -1,8 +1,6 @@
 // hooks.toml: found, trusted, parsed, and every key of it understood, before anything is run.
 import { constants } from 'node:fs'
-import { existsSync } from 'node:fs'
 import { access } from 'node:fs/promises'
-import { homedir } from 'node:os'
 import path from 'node:path'
 import { createError, wrapError } from '../../lib/errors.ts'
 import { close } from '../../lib/fs/libc.ts'
@@ -38,21 +36,6 @@ const layerings: readonly Layering[] = ['merged', 'stacked']
 const dialects: readonly Dialect[] = ['plain', 'overlay-trusted', 'overlay-user']
 const defaultTimeoutS = 600
 const maxTimeoutS = 7 * 24 * 60 * 60
-
-/**
- * The file that counts if none is named: `$XDG_CONFIG_HOME/koci/hooks.toml` (`~/.config` if that isn't set), else
- * `/etc/koci/hooks.toml`; undefined if neither is there. Never anything in the working directory.
- */
-export function findHooksFile(
-  env: NodeJS.ProcessEnv = process.env,
-  system: string = '/etc/koci/hooks.toml',
-): string | undefined {
-  const xdg = env['XDG_CONFIG_HOME']
-  const home = env['HOME'] ?? homedir()
-  const config = xdg && path.isAbsolute(xdg) ? xdg : path.join(home, '.config')
-  const own = path.join(config, 'koci/hooks.toml')
-  return [own, system].find(file => path.isAbsolute(file) && existsSync(file))
-}
 
 /**
  * Reads a file and checks all of it.

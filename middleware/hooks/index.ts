@@ -8,13 +8,14 @@ import { isMountPoint } from '../../lib/fs/mount-table.ts'
 import type { Layer } from '../../lib/layer/layer.ts'
 import { assertList, encodeChange, toChanges } from './delta-list.ts'
 import type { HookName } from './hook-names.ts'
-import { findHooksFile, readHooksFile, type HookCommand, type HooksFile } from './hooks-file.ts'
+import { findHooksFile } from './find-hooks-file.ts'
+import { readHooksFile, type HookCommand, type HooksFile } from './hooks-file.ts'
 import { maxReplyBytes, readReply, refused, type Reply } from './reply.ts'
 import { argumentsOf, describeLayer, documentOf, stateName } from './request.ts'
 import { runHook, type HookCall } from './run-hook.ts'
 import { NamedList, Spool } from './spool.ts'
 
-export { findHooksFile } from './hooks-file.ts'
+export { findHooksFile } from './find-hooks-file.ts'
 
 /** Which file. */
 export interface HooksOptions {

@@ -7,9 +7,9 @@ import path from 'node:path'
 export interface HookPlace {
   readonly base: string
   /** Writes an executable sh script; returns its path. */
-  script(name: string, body: string): string
+  readonly script: (name: string, body: string) => string
   /** Writes hooks.toml; returns its path. */
-  file(text: string): string
+  readonly file: (text: string) => string
 }
 
 /** Makes one, removed with the test. The project's own directory may lie below somebody else's. */

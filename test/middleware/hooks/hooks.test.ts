@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { Ajv2020 } from 'ajv/dist/2020.js'
 import t, { type Test } from 'tap'
 import { hooks, Koci, listDelta, mtree } from '../../../middleware/index.ts'
 import { hookPlace, hookTable, type HookPlace } from '../../support/hooks.ts'
@@ -9,6 +10,7 @@ import { makeImage, type TestLayer } from '../../support/image.ts'
 import { dir, file } from '../../support/members.ts'
 
 const rootless = process.geteuid?.() !== 0
+const schemas = path.resolve(import.meta.dirname, '../../../docs/schemas')
 
 interface Scene extends HookPlace {
   readonly layout: string
@@ -46,8 +48,9 @@ await t.test('commands get words, and run in the order of the file', async t => 
   const app = s.app(tables.join(''))
   const { layers } = await app.unpack({ image: s.image, bundle: s.bundle, rootless })
   const order = (name: string, index: number): string[] => {
-    const { digest, diffID, chainID } = layers[index]!
-    const rest = `${s.bundle} ${s.bundle}/rootfs ${digest} ${diffID} ${chainID} ${index}`
+    const layer = layers[index]
+    const words = [layer?.digest, layer?.diffID, layer?.chainID, index].join(' ')
+    const rest = `${s.bundle} ${s.bundle}/rootfs ${words}`
     return ['one', 'two'].map(word => `${word} unpack.ociv1.layer.${name} ${rest}`)
   }
   t.same(lines(`${s.base}/log`), [
@@ -159,7 +162,10 @@ with a line feed' gone/far/below x-link/below .`,
     symlinkSync('d', `${rootfs}/x-link`)
     const listed = await s.list()
     for (const path of ['new', 'odd name\nwith a line feed', 'x-link'])
-      t.ok(listed.some(line => /^[AM] /.test(line) && line.slice(2) === path), path)
+      t.ok(
+        listed.some(line => /^[AM] /.test(line) && line.slice(2) === path),
+        path,
+      )
     t.ok(listed.includes('D d/y'))
     t.notOk(
       listed.some(line => /below/.test(line)),
@@ -240,7 +246,7 @@ await t.test(
       lines(`${s.base}/packed`).map(line => line.slice(2)),
       ['a', 'new'],
     )
-    t.notOk(existsSync(lines(`${s.base}/where`)[0]!), 'the list is gone')
+    t.notOk(existsSync(lines(`${s.base}/where`)[0] ?? ''), 'the list is gone')
     const { committed, packed } = JSON.parse(readFileSync(`${s.base}/document`, 'utf8'))
     t.equal(committed.descriptor.digest, image.descriptor.digest)
     t.equal(committed.layers.length, 3)
@@ -322,4 +328,110 @@ await t.test('replies that do not fit are errors', async t => {
     )
     t.notOk(existsSync(s.bundle))
   }
+})
+
+await t.test('H08: a hook that puts a link in the place of the rootfs', async t => {
+  const s = await scene(t)
+  const victim = path.join(s.base, 'victim')
+  const body = `rm -rf "$3"; mkdir -p ${victim}; echo kept > ${victim}/a; ln -s ${victim} "$3"`
+  const script = s.script('swap', `${body}; exit $\{STATUS:-0}`)
+  for (const hook of ['layer.pre-extract', 'layer.post-extract', 'runtime-config'])
+    await t.test(hook, async t => {
+      const app = s.app(hookTable(`unpack.ociv1.${hook}`, script))
+      const unpack = app.unpack({ image: s.image, bundle: s.bundle, rootless })
+      await t.rejects(unpack, {
+        code: 'ERR_KOCI_INVALID_BUNDLE',
+        message: /no directory any more/,
+      })
+      t.same(readdirSync(victim), ['a'])
+      t.same(lines(`${victim}/a`), ['kept'])
+      t.notOk(existsSync(s.bundle))
+    })
+  await t.test('delta-list', async t => {
+    await new Koci().use(mtree()).unpack({ image: s.image, bundle: s.bundle, rootless })
+    const app = s.app(hookTable('repack.ociv1.layer.delta-list', script))
+    const repack = app.repack({ image: `${s.layout}:b`, bundle: s.bundle })
+    await t.rejects(repack, { code: 'ERR_KOCI_INVALID_BUNDLE' })
+  })
+})
+
+await t.test(
+  'H09: nothing that an image says is run, or can be taken for an option',
+  async t => {
+    const s = hookPlace(t)
+    const evil = s.script('evil', `touch ${s.base}/run`)
+    const texts = [evil, `$(${evil})`, `\`${evil}\``, `;${evil};`, `--${evil}`, `-c ${evil}`]
+    const image = await makeImage(path.join(s.base, 'images'), 'a', {
+      layers: [[file('-rf', 'x'), file(`$(touch x)`, 'y')]],
+      config: {
+        Labels: Object.fromEntries(texts.map((text, at) => [`${text}${at}`, text])),
+        Entrypoint: texts,
+        Env: [`PATH=${s.base}`, `LD_PRELOAD=${evil}`, 'KOCI_HOOK=x'],
+        WorkingDir: evil,
+        User: '0',
+      },
+    })
+    const names = [
+      'layer.try-skip',
+      'layer.pre-extract',
+      'layer.post-extract',
+      'runtime-config',
+    ]
+    const script = s.script(
+      'log',
+      `for word; do echo "$word" >> ${s.base}/words; done
+     env | grep -c -e '^LD_PRELOAD=' -e '${s.base}' >> ${s.base}/environment
+     [ "$1" = unpack.ociv1.layer.try-skip ] && exit 77; exit 0`,
+    )
+    const toml = names.map(name => hookTable(`unpack.ociv1.${name}`, script)).join('')
+    const app = new Koci().use(hooks({ file: s.file(toml) }))
+    await app.unpack({ image, bundle: `${s.base}/bundle`, rootless })
+    t.notOk(existsSync(`${s.base}/run`))
+    t.ok(
+      lines(`${s.base}/words`).every(word => /^(unpack\.ociv1\.|\/|sha256:|\d+$)/.test(word)),
+    )
+    t.same([...new Set(lines(`${s.base}/environment`))], ['0'])
+  },
+)
+
+await t.test('what hooks are told and answer is in the published schemas', async t => {
+  const read = (name: string): Record<string, unknown> =>
+    JSON.parse(readFileSync(path.join(schemas, name), 'utf8'))
+  const ajv = new Ajv2020({ allErrors: true, strict: true })
+  ajv.addSchema(read('hook-reply.v1.json'))
+  const isInput = ajv.compile(read('hook-input.v1.json'))
+  const isReply = ajv.getSchema('hook-reply.v1.json')
+  const s = await scene(t)
+  const script = s.script(
+    'keep',
+    `cat > ${s.base}/doc.$1$7; [ "$1" = "$X" ] && exit 77; exit 0`,
+  )
+  const decline = s.script('decline', `cat > ${s.base}/doc.$1$7; exit 77`)
+  const unpacks = ['layer.pre-extract', 'layer.post-extract', 'rootfs.mount', 'runtime-config']
+  const toml =
+    hookTable('unpack.ociv1.layer.try-skip', decline) +
+    hookTable('repack.ociv1.layer.delta-list', decline) +
+    hookTable('repack.ociv1.layer.refresh-bundle', script) +
+    unpacks.map(name => hookTable(`unpack.ociv1.${name}`, script)).join('')
+  const app = s.app(toml).use(mtree())
+  await app.unpack({ image: s.image, bundle: s.bundle, rootless })
+  writeFileSync(`${s.bundle}/rootfs/new`, '')
+  await app.repack({ image: `${s.layout}:b`, bundle: s.bundle, refresh: true })
+  const documents = readdirSync(s.base).filter(name => name.startsWith('doc.'))
+  t.equal(documents.length, 10)
+  for (const name of documents) {
+    const document = JSON.parse(readFileSync(path.join(s.base, name), 'utf8'))
+    t.ok(isInput(document), `${name}: ${ajv.errorsText(isInput.errors)}`)
+    t.ok(name.startsWith(`doc.${document.hook}`))
+    for (const { report } of document.layers)
+      if (report !== undefined) t.ok(isReply?.({ version: 1, rootfs: true, report }))
+  }
+  t.notOk(isReply?.({ rootfs: true }))
+})
+
+await t.test('a million names are listed in bounded memory', async t => {
+  const s = await changed(t, `seq -f 'd/%.0f' 1 200000 | tr '\\n' '\\0'; printf 'e\\0'`)
+  const before = process.memoryUsage().rss
+  t.ok((await s.list()).some(line => line.endsWith(' e')))
+  t.ok(process.memoryUsage().rss - before < 400 << 20)
 })
