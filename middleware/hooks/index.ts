@@ -1,6 +1,7 @@
 // hooks(): the executables of a hooks.toml, run where the proposal wants them. A thin adapter: each hook is a step of the
 // contract that every driver has, so that what a script can do and what a program can do are the same.
 import { lstat, mkdir } from 'node:fs/promises'
+import { assertMounted } from '../../lib/bundle/mounted.ts'
 import type { Context, LayerContext, RefreshContext } from '../../lib/context.ts'
 import type { Driver } from '../../lib/driver.ts'
 import { createError } from '../../lib/errors.ts'
@@ -138,8 +139,7 @@ function withFile({ path, chosen, commands }: HooksFile): Partial<Driver> {
 
     ...(list.length > 0 && {
       async delta(ctx, next) {
-        // unmounted, it would look as if everything had been deleted
-        if (stacks) assertMount(ctx, true, 'nothing is mounted there - koci mount mounts it')
+        assertMounted(ctx)
         for (const command of list) {
           const spool = await Spool.create()
           try {
@@ -148,6 +148,7 @@ function withFile({ path, chosen, commands }: HooksFile): Partial<Driver> {
             if (await runHook(command, { ...call, output, maxOutput: maxListBytes })) {
               await assertRootfs(ctx, command)
               await assertList(command, ctx, spool)
+              ctx.quality = 'superset'
               ctx.changes = toChanges(command, ctx, spool)
               return
             }

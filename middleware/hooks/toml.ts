@@ -24,6 +24,7 @@ export interface TomlValue {
   readonly value: unknown
 }
 
+/** What a key has. */
 export type TomlNode = TomlTable | TomlTables | TomlValue
 
 /**

@@ -16,7 +16,7 @@ async function setUp(t: Test) {
   const image = await makeImage(path.join(base, 'images'), 'a', { layers: [[{ name: 'x' }]] })
   const script = place.script(
     'hook',
-    `echo "$1" >> ${base}/ran; ls /proc/self/fd > ${base}/fds`,
+    `echo "$1" >> ${base}/ran; ls /proc/self/fd > ${base}/fds; env > ${base}/env`,
   )
   const file = place.file(hookTable('unpack.ociv1.layer.pre-extract', script))
   const unpack = ['unpack', '--image', image, ...rootless]
@@ -42,6 +42,13 @@ await t.test(
     t.notOk(ran())
     t.match(await koci([...unpack, `${base}/b4`], { env, cwd: base }), { code: 0, stderr: '' })
     t.ok(ran())
+    const variables = readFileSync(`${base}/env`, 'utf8').split('\n')
+    t.same(variables.filter(line => !/^(_|SHLVL|OLDPWD)=/.test(line)).sort(), [
+      '',
+      'KOCI_HOOK=unpack.ociv1.layer.pre-extract',
+      'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+      'PWD=/',
+    ])
   },
 )
 
