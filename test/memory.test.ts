@@ -52,8 +52,8 @@ function roomyDirectory(t: { testdir(): string; teardown(run: () => void): void 
 
 const file = { name: 'x', mtime: 1_700_000_000 }
 
-function* filesIn(count: number, perDirectory: number): TarPieces {
-  yield* alike(file, count, at => `${Math.floor(at / perDirectory)}/${at}`)
+function* filesIn(count: number, directoryOf: (at: number) => number): TarPieces {
+  yield* alike(file, count, at => `${directoryOf(at)}/${at}`)
 }
 
 function* deepPaths(): TarPieces {
@@ -82,7 +82,12 @@ const small: [
   compression: 'gzip' | 'zstd',
   end: RegExp,
 ][] = [
-  ['a hundred thousand files', () => filesIn(100_000, 100), 'gzip', /^peak/],
+  [
+    'a hundred thousand files',
+    () => filesIn(100_000, at => Math.floor(at / 100)),
+    'gzip',
+    /^peak/,
+  ],
   ['deep paths', deepPaths, 'gzip', /^peak/],
   ['large pax headers', bigHeaders, 'gzip', /^peak/],
   [
@@ -108,16 +113,20 @@ for (const [what, pieces, compression, end] of small)
     t.comment(`${what}: ${peak} MB`)
   })
 
-await t.test('a million files take at most 350 MB', { timeout: 480_000 }, async t => {
-  const base = roomyDirectory(t)
-  const pieces = filesIn(1_000_000, 100)
-  const { image } = await makeBigImage(path.join(base, 'images'), [pieces])
-  const bundle = path.join(base, 'bundle')
-  const unpacking = await run(['unpack', ...rootless, '--image', image, bundle])
-  t.equal(unpacking.code, 0, unpacking.text)
-  t.ok(unpacking.peak <= 350, `unpack: ${unpacking.peak} MB`)
-  const repacking = await run(['repack', '--image', image, bundle])
-  t.equal(repacking.code, 0, repacking.text)
-  t.ok(repacking.peak <= 350, `repack: ${repacking.peak} MB`)
-  t.comment(`a million: unpack ${unpacking.peak} MB, repack ${repacking.peak} MB`)
-})
+await t.test(
+  'K18 a million files, half of them in one directory, take at most 350 MB',
+  { timeout: 480_000 },
+  async t => {
+    const base = roomyDirectory(t)
+    const pieces = filesIn(1_000_000, at => (at < 500_000 ? 0 : Math.floor(at / 100)))
+    const { image } = await makeBigImage(path.join(base, 'images'), [pieces])
+    const bundle = path.join(base, 'bundle')
+    const unpacking = await run(['unpack', ...rootless, '--image', image, bundle])
+    t.equal(unpacking.code, 0, unpacking.text)
+    t.ok(unpacking.peak <= 350, `unpack: ${unpacking.peak} MB`)
+    const repacking = await run(['repack', '--image', image, bundle])
+    t.equal(repacking.code, 0, repacking.text)
+    t.ok(repacking.peak <= 350, `repack: ${repacking.peak} MB`)
+    t.comment(`a million: unpack ${unpacking.peak} MB, repack ${repacking.peak} MB`)
+  },
+)

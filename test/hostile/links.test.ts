@@ -1,8 +1,19 @@
 // L: hard links and symlinks.
-import { lstatSync, readFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { hostile, isRoot, type HostileCase } from '../support/hostile.ts'
+import { makeSandbox } from '../support/extract.ts'
+import { hostile, isRoot, makePlace, shapeOf, type HostileCase } from '../support/hostile.ts'
 import { device, dir, fifo, file, hard, link } from '../support/members.ts'
 import type { TarMember } from '../support/tar-builder.ts'
 
@@ -10,6 +21,8 @@ t.setTimeout(300_000)
 
 const needsRoot = !isRoot && 'needs root: mknod'
 const up = '../'.repeat(12)
+/** Somebody without privileges. */
+const ordinary = 65_534
 const long = (letter: string): string => letter.repeat(247)
 
 /** CVE-2025-4517: 16 long directories and as many short links to them, so that what is meant is beyond PATH_MAX. */
@@ -422,3 +435,66 @@ const cases: HostileCase[] = [
 ]
 
 for (const each of cases) await hostile(t, each)
+
+await t.test(
+  'L15 where links to the files of others are forbidden, one is refused, and says so',
+  { skip: withoutProtection() },
+  t => {
+    const { base } = makePlace()
+    try {
+      chmodSync(base, 0o777)
+      const sandbox = makeSandbox(base)
+      sandbox.apply([[file('d/a', 'x', { mode: 0o600 })]])
+      for (const name of ['', 'd']) chownSync(join(sandbox.rootfs, name), ordinary, ordinary)
+      process.seteuid?.(ordinary)
+      try {
+        t.throws(() => sandbox.apply([[hard('h', 'd/a')]], { rootless: true }), {
+          code: 'ERR_KOCI_IO',
+          message: /^h: /,
+          cause: { code: 'EPERM' },
+        })
+      } finally {
+        process.seteuid?.(0)
+      }
+      t.strictSame(shapeOf(sandbox.rootfs), ['d dir', 'd/a file x'])
+    } finally {
+      rmSync(base, { recursive: true })
+    }
+    t.end()
+  },
+)
+
+await t.test(
+  'L16 more names than the file system lets a file have',
+  { skip: withoutFewLinks() },
+  t => {
+    const base = mkdtempSync(join(tmpdir(), 'koci-hostile-'))
+    try {
+      const sandbox = makeSandbox(base)
+      const names = Array.from({ length: 65_001 }, (_, at) => hard(`d/${at}`, 'a'))
+      t.throws(() => sandbox.apply([[file('a'), ...names]], { rootless: !isRoot }), {
+        code: 'ERR_KOCI_IO',
+        message: /^d\/6\d{4}: /,
+        cause: { code: 'EMLINK' },
+      })
+      t.notOk(sandbox.escaped())
+    } finally {
+      rmSync(base, { recursive: true })
+    }
+    t.end()
+  },
+)
+
+function withoutProtection(): string | false {
+  if (!isRoot) return 'needs root: files of two users'
+  const setting = '/proc/sys/fs/protected_hardlinks'
+  const isOn = existsSync(setting) && readFileSync(setting, 'latin1').startsWith('1')
+  return isOn ? false : 'needs fs.protected_hardlinks=1'
+}
+
+function withoutFewLinks(): string | false {
+  const ext4 = 0xef53
+  return statfsSync(tmpdir()).type === ext4
+    ? false
+    : 'needs ext4, where a file has 65,000 names'
+}

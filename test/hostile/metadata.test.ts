@@ -403,6 +403,28 @@ const attributes: HostileCase[] = [
       'f file 644 0:0 @0',
     ]),
   },
+  ...(
+    [
+      ['no atime: it is the mtime', {}, 50_000],
+      [
+        'an atime and a ctime: the one is set, the other nobody can',
+        { atime: '7.5', ctime: '9' },
+        7500,
+      ],
+      ['an atime before 1970', { atime: '-1.5' }, -1500],
+    ] as Array<[string, Record<string, string>, number]>
+  ).map(([what, records, atimeMs]): HostileCase => ({
+    id: 'P20',
+    what,
+    onDisk: true,
+    layers: [[file('f', 'x', { mtime: 50, pax: Object.entries(records) })]],
+    // directories and links are read to record them
+    inspect: (t, { place }) => {
+      const stat = lstatSync(path.join(place.rootfs, 'f'))
+      t.strictSame([stat.atimeMs, stat.mtimeMs], [atimeMs, 50_000])
+      t.ok(stat.ctimeMs > 1e12, 'the ctime is of now')
+    },
+  })),
   {
     id: 'A16',
     what: 'directories that a layer only works in keep their times',

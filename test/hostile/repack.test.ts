@@ -244,6 +244,32 @@ const cases: Case[] = [
     },
   },
   {
+    id: 'K05',
+    what: 'a sparse file that shrinks while it is read',
+    edit: rootfs => {
+      writeFileSync(`${rootfs}/d/new`, '')
+      truncateSync(`${rootfs}/d/new`, 64 * 2 ** 20)
+    },
+    atBody: ['d/new', rootfs => truncateSync(`${rootfs}/d/new`, 2 ** 20)],
+    rejects: 'FILE_CHANGED',
+    says: 'd/new: ',
+  },
+  {
+    id: 'K05',
+    what: 'a sparse file of 100 MiB comes back sparse',
+    onDisk: true,
+    edit: rootfs => {
+      writeFileSync(`${rootfs}/d/new`, 'begin')
+      truncateSync(`${rootfs}/d/new`, 100 * 2 ** 20)
+    },
+    changes: ['M d', 'A d/new'],
+    inspect: (t, again) => {
+      const { size, blocks } = statSync(`${again}/d/new`)
+      t.equal(size, 100 * 2 ** 20)
+      t.ok(blocks < 1000, `${blocks} blocks`)
+    },
+  },
+  {
     id: 'K06',
     what: 'a new name of a file that has names in two directories',
     edit: rootfs => linkSync(`${rootfs}/d/one`, `${rootfs}/etc/four`),
@@ -488,6 +514,83 @@ const cases: Case[] = [
     changes: ['M d', 'A d/log', 'A d/new'],
   },
 ]
+
+await t.test(
+  'K05 a file of 1 TiB of nothing is packed until somebody has enough of it',
+  { skip: withoutHugeFiles() },
+  async t => {
+    const place = makePlace(true)
+    const { rootfs, bundle, images } = place
+    try {
+      const image = await makeImage(images, 'test', { layers })
+      const app = new Koci().use(mtree())
+      await app.unpack({ image, bundle, rootless: !isRoot })
+      writeFileSync(`${rootfs}/d/huge`, '')
+      truncateSync(`${rootfs}/d/huge`, 2 ** 40)
+      const before = filesOf(images)
+      const started = performance.now()
+      const signal = AbortSignal.timeout(1500)
+      await t.rejects(app.repack({ image: `${images}:next`, bundle, signal }), {
+        code: 'ERR_KOCI_ABORTED',
+      })
+      const took = performance.now() - started
+      t.ok(took < 10_000, `${took.toFixed(0)} ms`)
+      t.strictSame(filesOf(images), before, 'the layout holds nothing of it')
+    } finally {
+      removePlace(place)
+    }
+  },
+)
+
+await t.test('K14 of one tree every repack makes the same bytes', async t => {
+  const place = makePlace()
+  const { rootfs, bundle, images } = place
+  const former = process.env['SOURCE_DATE_EPOCH']
+  process.env['SOURCE_DATE_EPOCH'] = '1700000000'
+  try {
+    const image = await makeImage(images, 'test', { layers })
+    await new Koci().use(mtree()).unpack({ image, bundle, rootless: !isRoot })
+    // in an order that isn't theirs, and of a size that several workers share
+    for (const name of ['z', 'b', '\u00e9', 'a', 'Z'])
+      writeFileSync(`${rootfs}/d/${name}`, name.repeat(700_000))
+    rmSync(`${rootfs}/etc/motd`)
+    linkSync(`${rootfs}/d/z`, `${rootfs}/etc/z`)
+    setXattrOf(`${rootfs}/d/a`, 'user.b', '2')
+    setXattrOf(`${rootfs}/d/a`, 'user.a', '1')
+    const copy = `${bundle}-copy`
+    execFileSync('cp', ['-a', bundle, copy], { timeout: 20_000 })
+    const made = []
+    for (const [index, from] of [bundle, bundle, copy].entries()) {
+      const app = new Koci().use(mtree())
+      const { image } = await app.repack({ image: `${images}:n${index}`, bundle: from })
+      made.push(image.descriptor.digest)
+    }
+    t.strictSame(made.slice(1), [made[0], made[0]])
+  } finally {
+    if (former === undefined) delete process.env['SOURCE_DATE_EPOCH']
+    else process.env['SOURCE_DATE_EPOCH'] = former
+    removePlace(place)
+  }
+})
+
+/** All files and directories of a layout, but locks that somebody took. */
+function filesOf(images: string): string[] {
+  return readdirSync(images, { recursive: true, encoding: 'utf8' }).sort()
+}
+
+function withoutHugeFiles(): string | false {
+  const place = makePlace(true)
+  try {
+    writeFileSync(path.join(place.base, 'probe'), '')
+    truncateSync(path.join(place.base, 'probe'), 2 ** 40)
+    return false
+  } catch {
+    return 'needs a file system whose files may have 1 TiB'
+  } finally {
+    removePlace(place)
+  }
+}
+
 for (const each of cases)
   await t.test(`${each.id} ${each.what}`, { skip: each.skip ?? false }, t => attempt(t, each))
 

@@ -107,22 +107,22 @@ await t.test('the matrix of what tar tools read differently', async t => {
       expected: 'BAD_ARCHIVE',
     },
     {
-      name: 'pax size -1',
+      name: 'P01 pax size -1',
       archive: members({ ...a, pax: [['size', '-1']] }),
       expected: 'BAD_ARCHIVE',
     },
     {
-      name: 'pax size 0 over 1024 in the header: the body is read as entries',
+      name: 'P01 pax size 0 over 1024 in the header: the body is read as entries',
       archive: members({ name: 'a', body: inner, pax: [['size', '0']] }, b),
       expected: ['file a 0', 'file smuggled 1', 'file b 2'],
     },
     {
-      name: 'TARmageddon: pax size 1024 over 0 in the header',
+      name: 'P01 TARmageddon: pax size 1024 over 0 in the header',
       archive: members({ name: 'a', body: inner, size: 0, pax: [['size', '1024']] }, b),
       expected: ['file a 1024', 'file b 2'],
     },
     {
-      name: 'pax size 1024 over 512 in the header',
+      name: 'P01 pax size 1024 over 512 in the header',
       archive: members({ name: 'a', body: inner, size: 512, pax: [['size', '1024']] }, b),
       expected: ['file a 1024', 'file b 2'],
     },
@@ -732,6 +732,25 @@ await t.test('P: pax records and GNU extensions', async t => {
       expected: ['file a 4'],
     },
     {
+      name: 'P19 a pax path, then a GNU name: the GNU one counts, as Go has it',
+      archive: members(pax(['path', 'pax']), longName('gnu'), a),
+      expected: ['file gnu 4'],
+    },
+    {
+      name: 'P19 a GNU name, then a pax path: the GNU one counts, as Go has it',
+      archive: members(longName('gnu'), pax(['path', 'pax']), a),
+      expected: ['file gnu 4'],
+    },
+    {
+      name: 'P19 the same with the target of a link',
+      archive: members(pax(['linkpath', 'pax'], ['path', 'p']), longLink('gnu'), {
+        name: 's',
+        type: 'symlink',
+        linkname: 'x',
+      }),
+      expected: ['symlink p 0'],
+    },
+    {
       name: 'X01 a device number that does not exist',
       archive: members({ name: 'c', type: 'char', devmajor: 2 ** 40 }),
       expected: 'INVALID_ENTRY',
@@ -1118,6 +1137,17 @@ await t.test('T11 how an archive is cut into pieces does not matter', async t =>
     }),
     { numRuns: 50 },
   )
+})
+
+await t.test('P17 a global header, then a hundred thousand entries', async t => {
+  let warnings = 0
+  let entries = 0
+  const warn = (): number => warnings++
+  const reader = new TarReader({ entry: () => entries++, data() {}, endEntry() {}, warn })
+  reader.push(open(global(['comment', 'c'])))
+  reader.push(Buffer.alloc(100_000 * 512, open({ name: 'e' })))
+  reader.end()
+  t.strictSame([entries, warnings], [100_000, 1])
 })
 
 await t.test('T12 many empty entries need no memory', async t => {
