@@ -8,6 +8,8 @@ export interface Option {
   readonly description: string
   /** A letter or digit that stands for the name after one dash. */
   readonly short?: string
+  /** Another name, which help doesn't show. */
+  readonly alias?: string
   /** What help calls the value. */
   readonly value?: string
   readonly required?: boolean
@@ -20,6 +22,8 @@ export type Options = Readonly<Record<string, Option>>
 export interface Command {
   /** Names of the arguments that are no options; all of them are needed. */
   readonly positionals: readonly string[]
+  /** Which of these sets of arguments is wanted, where it depends on the options; `positionals` is for help then. */
+  positionalsFor?(args: Arguments): readonly string[]
   readonly options: Options
   /** Lines for help, after the options. */
   readonly notes?: string

@@ -23,6 +23,21 @@ const raw: CommandGroup = {
   description: 'single steps of what other commands do',
   commands: [
     {
+      name: 'raw unpack',
+      description: 'unpack an image into a directory, without a bundle',
+      load: async () => (await import('./commands/raw/unpack.ts')).unpack,
+    },
+    {
+      name: 'raw add-layer',
+      description: 'put a tar file on top of an image, as it is',
+      load: async () => (await import('./commands/raw/add-layer.ts')).addLayer,
+    },
+    {
+      name: 'raw mtree-validate',
+      description: 'compare a directory with an mtree manifest',
+      load: async () => (await import('./commands/raw/mtree-validate.ts')).mtreeValidate,
+    },
+    {
       name: 'raw runtime-config',
       alias: 'raw config',
       description: 'write the runtime configuration for an image',
@@ -106,6 +121,16 @@ const commands: readonly (CommandEntry | CommandGroup)[] = [
     name: 'new',
     description: 'make an empty image in a layout',
     load: async () => (await import('./commands/new.ts')).newCommand,
+  },
+  {
+    name: 'config',
+    description: 'change what an image says of itself',
+    load: async () => (await import('./commands/config.ts')).config,
+  },
+  {
+    name: 'insert',
+    description: 'put files into an image, or remove a path from it',
+    load: async () => (await import('./commands/insert.ts')).insert,
   },
   {
     name: 'list',

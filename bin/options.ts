@@ -100,6 +100,19 @@ export const compat: Option = {
   choices: ['clamp'],
 }
 
+export const newTag: Option = {
+  type: 'text',
+  description: 'the tag for the new image; by default that of the old one, which moves',
+  value: 'new-tag',
+}
+
+export const compress: Option = {
+  type: 'text',
+  description: 'auto, none, gzip or zstd; by default auto: as the newest layer of the image',
+  value: 'how',
+  choices: ['auto', 'none', 'gzip', 'zstd', ''],
+}
+
 /** What every command takes, before its name and after it. */
 export const globalOptions: Options = {
   log: {

@@ -25,7 +25,11 @@ export async function parse(
     .parseAsync([...flags])
   const args = new Arguments(positionals, values)
   for (const [name, option] of Object.entries(options)) checkOption(name, option, args)
-  checkPositionals(entry.name, command.positionals, positionals)
+  checkPositionals(
+    entry.name,
+    command.positionalsFor?.(args) ?? command.positionals,
+    positionals,
+  )
   return args
 }
 

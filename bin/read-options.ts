@@ -1,7 +1,12 @@
 // Options whose values have a form of their own, checked before anything is opened or made.
+import type { Compress } from '../lib/layer/write-layer-blob.ts'
 import { parseIdMap, type IdMap } from '../lib/oci/idmap.ts'
 import { parsePlatform, type Platform } from '../lib/oci/platform.ts'
-import { parseImageReference, type ImageReference } from '../lib/oci/reference.ts'
+import {
+  assertRefName,
+  parseImageReference,
+  type ImageReference,
+} from '../lib/oci/reference.ts'
 import type { Arguments } from './arguments.ts'
 import type { ChainWishes } from './chain/compose-chain.ts'
 import { usageError } from './usage-error.ts'
@@ -54,6 +59,19 @@ export function readChain(args: Arguments): Pick<ChainWishes, 'use' | 'hooks'> {
     throw usageError('--no-hooks', 'can not go together with --hooks')
   if (file === '') throw usageError('--hooks', 'is empty')
   return { use: args.list('use'), hooks: isOff ? false : file }
+}
+
+/** `--tag`: the new image's; undefined for the tag of the old one. */
+export function readNewTag(args: Arguments): string | undefined {
+  const tag = args.text('tag')
+  if (tag !== undefined) assertRefName(tag, `--tag ${tag}`)
+  return tag
+}
+
+/** `--compress`; an empty text means none, as with umoci. */
+export function readCompress(args: Arguments): Compress {
+  const text = args.text('compress') ?? 'auto'
+  return text === '' ? 'none' : (text as Compress)
 }
 
 /** `--compat`. */

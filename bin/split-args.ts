@@ -97,7 +97,9 @@ function lookUp(
 function longName(flag: string, options: Options): string {
   const word = flag === '-h' ? 'help' : flag.replace(/^--?/, '')
   const isShort = !flag.startsWith('--') && word.length === 1
-  const found = isShort && Object.entries(options).find(([, { short }]) => short === word)
+  const found = Object.entries(options).find(
+    ([, { short, alias }]) => alias === word || (isShort && short === word),
+  )
   return found ? found[0] : word
 }
 

@@ -235,6 +235,11 @@ export const errorTable = {
     '{subject}: file changed while it was read - stop what writes to the rootfs and repack again',
     'A file of the rootfs changed while it was packed.',
   ],
+  TREE_DIFFERS: [
+    'IntegrityError',
+    '{subject}: validation failed: {count} differences found',
+    'A directory is not what a manifest says; the differences were listed before.',
+  ],
 
   // --- attempts to leave the rootfs
   PATH_ESCAPE: [

@@ -13,6 +13,8 @@ export interface ChainWishes {
   readonly use?: readonly string[] | undefined
   /** A hooks file; without one that of the user or the system counts, if it is there. False: no hooks. */
   readonly hooks?: string | false | undefined
+  /** There will be nothing to list changes of: nobody needs to record them. */
+  readonly unrecorded?: boolean | undefined
   /** A bundle that may remember its chain. */
   readonly bundle?: string | undefined
 }
@@ -44,7 +46,9 @@ export async function composeChain(
     ...(has('limits') ? [] : [await byDefault('limits')]),
     ...(has('hooks') ? [] : await findHooks(wishes)),
     ...chosen,
-    ...(chosen.some(({ driver }) => isStorage(driver)) ? [] : [await byDefault('mtree')]),
+    ...(wishes.unrecorded || chosen.some(({ driver }) => isStorage(driver))
+      ? []
+      : [await byDefault('mtree')]),
   ]
 }
 

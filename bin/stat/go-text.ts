@@ -3,11 +3,14 @@
 
 /**
  * Quotes a text (Go's strconv.Quote) if it isn't plain; `precise` texts also if they are empty or hold a space,
- * members of a comma-separated list also if they hold a comma.
+ * members of a comma-separated list also if they hold a comma; `always` quotes whatever it is.
  */
-export function quote(text: string, kind: 'loose' | 'precise' | 'member' = 'loose'): string {
+export function quote(
+  text: string,
+  kind: 'loose' | 'precise' | 'member' | 'always' = 'loose',
+): string {
   const quoted = `"${text.replaceAll(unprintable, escape)}"`
-  if (quoted !== `"${text}"`) return quoted
+  if (kind === 'always' || quoted !== `"${text}"`) return quoted
   if (kind === 'loose') return text
   if (text === '' || /\s/u.test(text)) return quoted
   return kind === 'member' && text.includes(',') ? quoted : text

@@ -63,6 +63,8 @@ export class Bundle {
   readonly #lock: Lock
   #state: BundleState
   #umoci: UmociMetadata | undefined
+  /** Where the rootfs is, if not in the bundle. */
+  #rootfs: string | undefined
   /** Whether umoci made it; it gets no koci.json then. */
   readonly #foreign: boolean
   /** The topmost directory that `begin` had to make, to be removed with an unpack that failed. */
@@ -81,7 +83,7 @@ export class Bundle {
 
   /** The path of the rootfs, whether or not it is there yet. */
   get rootfs(): string {
-    return path.join(this.path, 'rootfs')
+    return this.#rootfs ?? path.join(this.path, 'rootfs')
   }
 
   /** What umoci.json says; undefined while unpacking. */
@@ -105,16 +107,18 @@ export class Bundle {
   }
 
   /**
-   * Takes a directory for a new bundle: makes it if need be, locks it, and undoes what a dead run left.
+   * Takes a directory for a new bundle: makes it if need be, locks it, and undoes what a dead run left. With `rootfs`,
+   * an absolute path, the rootfs is somewhere else: the caller makes and removes it, and the bundle is never completed.
    * @throws {ConflictError} ERR_KOCI_LOCKED, or ERR_KOCI_CLOBBER if there is a bundle in it already;
    * {FormatError} ERR_KOCI_INVALID_BUNDLE if it can't be a directory. Nothing was changed then.
    */
-  static async begin(directory: string): Promise<Bundle> {
+  static async begin(directory: string, rootfs?: string): Promise<Bundle> {
     const absolute = path.resolve(directory)
     await assertCanBeDirectory(absolute)
     const made = await makeDirectories(absolute)
     const bundle = new Bundle(absolute, lockDirectory(absolute), unpacking())
     bundle.#made = made
+    bundle.#rootfs = rootfs
     try {
       await bundle.#undoDeadRun()
       await bundle.#removePrivate()

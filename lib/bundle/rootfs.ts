@@ -6,10 +6,7 @@ import type { Extraction } from '../layer/extraction.ts'
 import { toHost } from '../oci/idmap.ts'
 import type { Bundle } from './bundle.ts'
 
-/**
- * Makes `<bundle>/rootfs`, unless a driver made it already: mode 0755 whatever the umask, owned by the container's
- * root where that is possible, all times 1970-01-01.
- */
+/** Makes `<bundle>/rootfs`, unless a driver made it already. */
 export async function makeRootfs(bundle: Bundle, extraction: Extraction): Promise<void> {
   const { rootfs } = bundle
   try {
@@ -24,6 +21,11 @@ export async function makeRootfs(bundle: Bundle, extraction: Extraction): Promis
 /** Makes a directory that layers are applied to, for itself; throws what Node throws. */
 export async function makeTreeRoot(path: string, extraction: Extraction): Promise<void> {
   await mkdir(path)
+  await resetTreeRoot(path, extraction)
+}
+
+/** Gives a directory what it has before layers are applied to it; throws what Node throws. */
+export async function resetTreeRoot(path: string, extraction: Extraction): Promise<void> {
   await chmod(path, 0o755)
   if (process.geteuid?.() === 0 && !extraction.rootless)
     await chown(path, toHost(extraction.uidMap, 0), toHost(extraction.gidMap, 0))

@@ -5,6 +5,7 @@ import { createError } from '../errors.ts'
 import type { Rooted } from '../fs/rooted.ts'
 import type { IdMap } from '../oci/idmap.ts'
 import type { ExecutionConfig, ImageConfig } from '../oci/image-config.ts'
+import { normalizeTime } from '../oci/source-date.ts'
 import { toRootless, type HostFile } from './rootless-config.ts'
 import { runtimeTemplate, type Mount, type RuntimeConfig } from './runtime-template.ts'
 import { resolveUser } from './users.ts'
@@ -139,7 +140,8 @@ function annotationsOf(
     [`${prefix}.architecture`]: architecture,
     [`${prefix}.variant`]: variant,
     [`${prefix}.author`]: author,
-    [`${prefix}.created`]: formatTime(created),
+    // Go's zero time if there is none
+    [`${prefix}.created`]: created ? normalizeTime(created) : '0001-01-01T00:00:00Z',
     [`${prefix}.stopSignal`]: StopSignal,
     [`${prefix}.exposedPorts`]: Object.keys(ExposedPorts).sort().join(','),
   }
@@ -150,15 +152,6 @@ function annotationsOf(
     string,
     string
   >
-}
-
-/** As Go prints RFC 3339 times: no trailing zeros, Z for UTC; its zero time if there is none. */
-function formatTime(created: string | undefined): string {
-  if (!created) return '0001-01-01T00:00:00Z'
-  return created
-    .replace(/(\.\d*?)0+(?=[Z+-])/, '$1')
-    .replace(/\.(?=[Z+-])/, '')
-    .replace(/[+-]00:00$/, 'Z')
 }
 
 /** The user namespace comes last. */

@@ -2,8 +2,8 @@
 // Everything is opened relative to its directory, one component at a time: the rootfs may belong to somebody else.
 import { createHash } from 'node:crypto'
 import type { Change } from '../change.ts'
-import type { PackContext } from '../context.ts'
 import { createError, wrapError } from '../errors.ts'
+import type { Warning } from '../events.ts'
 import { readXattrs, type Xattr } from '../fs/entry-xattrs.ts'
 import {
   close,
@@ -22,6 +22,8 @@ import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { xattrTarget } from '../fs/xattr.ts'
 import { toContainer } from '../oci/idmap.ts'
 import { printable } from '../text.ts'
+import type { Extraction } from './extraction.ts'
+import type { FileHashes } from './file-hashes.ts'
 import type { LayerEntry } from './layer-writer.ts'
 import { decodeRootlessOwner, rootlessXattr } from './rootless-owner.ts'
 
@@ -43,13 +45,26 @@ const entryTypes: Record<number, LayerEntry['type']> = {
   0o010000: 'fifo',
 }
 
+/** What entries are made from: the context of `pack` is one. */
+export interface PackSource {
+  /** The tree that the changes are in. */
+  readonly rootfs: string
+  readonly changes: Iterable<Change>
+  /** Whose ids the files have. */
+  readonly extraction: Pick<Extraction, 'uidMap' | 'gidMap' | 'rootless'>
+  /** Gets the hash of every file, as it is read. */
+  readonly hashes?: FileHashes | undefined
+  readonly signal: AbortSignal
+  readonly warn: (warning: Warning) => void
+}
+
 /**
  * The end of the chain of `pack`: yields the entries of `ctx.changes`, in their order.
  * The first name of an inode is the file, further ones are hard links to it. Sockets are left out with a warning.
  * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED if something changes while it is read
  */
 export async function* packEntries(
-  context: PackContext,
+  context: PackSource,
 ): AsyncGenerator<LayerEntry, void, undefined> {
   const packer = new Packer(context)
   try {
@@ -70,14 +85,14 @@ function whiteout({ rawPath }: Change): LayerEntry {
 }
 
 class Packer {
-  readonly #context: PackContext
+  readonly #context: PackSource
   readonly #root: Rooted
   /** The directory of the latest entry: the next one is most likely in it, too. */
   #last: { readonly rawPath: Buffer; readonly node: DirNode }
   /** By device and inode, the first name of each file that has several. */
   readonly #links = new Map<string, Buffer>()
 
-  constructor(context: PackContext) {
+  constructor(context: PackSource) {
     this.#context = context
     this.#root = openTree(context.rootfs)
     this.#last = { rawPath: Buffer.alloc(0), node: this.#root.root }
@@ -159,7 +174,7 @@ class Packer {
       const after = statx(fd)
       if (after.size !== described.size || after.mtime !== described.mtime)
         throw createError('FILE_CHANGED', { subject: rawPath })
-      this.#context.hashes.add(after.ino, hash.digest(), after.size, after.mtime)
+      this.#context.hashes?.add(after.ino, hash.digest(), after.size, after.mtime)
     } catch (error) {
       throw wrapError(error, rawPath)
     } finally {

@@ -19,28 +19,41 @@ export type Compress = Compression | 'auto'
  * Modification times after SOURCE_DATE_EPOCH, if it is set, become that.
  * @throws {FormatError} ERR_KOCI_INVALID_ENTRY for a hard link to what isn't an earlier entry, and as `writeLayer`
  */
-export async function writeLayerBlob(
+export function writeLayerBlob(
   layout: ImageLayout,
   entries: AsyncIterable<LayerEntry>,
   compression: Compression,
 ): Promise<NewLayer> {
   const sourceDate = parseSourceDate(process.env['SOURCE_DATE_EPOCH'])
+  return storeLayer(layout, compression, async sink => {
+    await writeLayer(
+      withTargets(entries),
+      sink,
+      sourceDate === undefined ? {} : { clampTime: BigInt(sourceDate) * 1_000_000_000n },
+    )
+  })
+}
+
+/** Writes the bytes of a tar, whatever they are, as a layer into the layout: `write` gives them to its sink. */
+export async function storeLayer(
+  layout: ImageLayout,
+  compression: Compression,
+  write: (sink: (chunk: Buffer) => Promise<void> | void) => Promise<void>,
+): Promise<NewLayer> {
   const blob = await layout.createBlob()
   try {
     const hash = createHash('sha256')
     const compressor = createCompressor(compression, chunk => blob.write(chunk))
-    const { bytes } = await writeLayer(
-      withTargets(entries),
-      chunk => {
-        hash.update(chunk)
-        return compressor.write(chunk)
-      },
-      sourceDate === undefined ? {} : { clampTime: BigInt(sourceDate) * 1_000_000_000n },
-    )
+    let uncompressedSize = 0
+    await write(chunk => {
+      hash.update(chunk)
+      uncompressedSize += chunk.length
+      return compressor.write(chunk)
+    })
     await compressor.end()
     const { digest, size } = await blob.commit(layerMediaType(compression))
     const diffID = toDigest('sha256', hash.digest('hex'))
-    return { digest, size, compression, diffID, uncompressedSize: bytes }
+    return { digest, size, compression, diffID, uncompressedSize }
   } catch (error) {
     await blob.abort()
     throw error

@@ -11,17 +11,19 @@ import {
   type ImageDraft,
   type NewLayer,
 } from '../oci/image-draft.ts'
+import { editImage, type ImageEdits } from '../oci/edit-image.ts'
+import type { History, ImageConfig } from '../oci/image-config.ts'
 import type { Descriptor } from '../oci/descriptor.ts'
 import { parseIndex } from '../oci/manifest.ts'
 import { toOciType } from '../oci/media-type.ts'
-import { creationTime, parseSourceDate } from '../oci/source-date.ts'
+import { creationTime, normalizeTime, parseSourceDate } from '../oci/source-date.ts'
 import type { ImageLayout, ResolvedImage } from './image-layout.ts'
 import { withRefName } from './refs.ts'
 import type { Image } from './open-image.ts'
 
 /** What a history entry says. */
 export interface HistoryOptions {
-  /** @default the image's author */
+  /** Empty for none. @default the image's author */
   readonly author?: string | undefined
   readonly comment?: string | undefined
   /** RFC 3339. @default SOURCE_DATE_EPOCH, else now */
@@ -31,41 +33,81 @@ export interface HistoryOptions {
 }
 
 /**
- * Commits the image with a new layer on top (or none) under a tag. A nested index is rewritten all the way up, with
- * every entry but the changed one as it was.
- * @throws {UsageError} ERR_KOCI_INVALID_OPTION for a creation time that isn't RFC 3339; {FormatError} ERR_KOCI_INVALID_INDEX
- * for a walk whose parts don't lead to each other
+ * Commits the image with a new layer on top (or none) under a tag.
+ * @throws {UsageError} ERR_KOCI_INVALID_OPTION for a creation time that isn't RFC 3339; {FormatError} as `commitDraft`
  */
-export async function commitImage(
+export function commitImage(
   image: Image,
   refName: string,
   layer: NewLayer | undefined,
   history: HistoryOptions | false | undefined,
 ): Promise<ResolvedImage> {
+  const { author } = image.config
+  const entry = history === false ? undefined : historyEntry({ author, ...defined(history) })
+  const draft = draftOf(image)
+  const changed = layer ? appendLayer(draft, layer, entry) : withEmptyEntry(draft, entry)
+  return commitDraft(image, refName, changed)
+}
+
+/** Commits an image whose config was changed under a tag; as {@link commitImage} otherwise. */
+export function commitEdits(
+  image: Image,
+  refName: string,
+  edits: ImageEdits,
+  history: HistoryOptions | false | undefined,
+): Promise<ResolvedImage> {
+  const draft = editImage(draftOf(image), edits)
+  const { author } = draft.config
+  const entry = history === false ? undefined : historyEntry({ author, ...defined(history) })
+  return commitDraft(image, refName, withEmptyEntry(draft, entry))
+}
+
+/**
+ * Writes a draft of the image's successor, and moves the tag to it. A nested index is rewritten all the way up, with
+ * every entry but the changed one as it was.
+ * @throws {FormatError} ERR_KOCI_INVALID_INDEX for a walk whose parts don't lead to each other
+ */
+async function commitDraft(
+  image: Image,
+  refName: string,
+  draft: ImageDraft,
+): Promise<ResolvedImage> {
   const { layout } = image
-  const entry = history === false ? undefined : historyEntry(image, history ?? {})
-  const draft = withLayer(draftOf(image), layer, entry)
   const { config, manifest } = encodeDraft(draft)
   await layout.putBlob(config.bytes, config.descriptor.mediaType)
   await layout.putBlob(manifest.bytes, manifest.descriptor.mediaType)
 
-  const leaf = pointTo(image.descriptor, manifest.descriptor)
+  const leaf = withPlatform(pointTo(image.descriptor, manifest.descriptor), image.config, draft)
   const [root = leaf, ...below] = await rewriteIndexes(layout, image.walk, leaf)
   await layout.setRef(refName, root)
   return layout.resolveWalk(refName, [withRefName(root, refName), ...below])
 }
 
-function withLayer(
-  draft: ImageDraft,
-  layer: NewLayer | undefined,
-  entry: ReturnType<typeof historyEntry> | undefined,
-): ImageDraft {
-  if (layer) return appendLayer(draft, layer, entry)
+/** Where a descriptor names the platform, it names the one that the config has now. */
+function withPlatform(
+  leaf: Descriptor,
+  before: ImageConfig,
+  { config }: ImageDraft,
+): Descriptor {
+  const { os, architecture, variant } = config
+  const isSame =
+    os === before.os && architecture === before.architecture && variant === before.variant
+  if (!leaf.platform || isSame) return leaf
+  const { variant: _, ...platform } = leaf.platform
+  const named = variant === undefined ? platform : { ...platform, variant }
+  return { ...leaf, platform: { ...named, os, architecture } }
+}
+
+function withEmptyEntry(draft: ImageDraft, entry: History | undefined): ImageDraft {
   return entry ? appendHistory(draft, { ...entry, empty_layer: true }) : draft
 }
 
-function historyEntry(image: Image, options: HistoryOptions) {
-  const { author = image.config.author, comment, createdBy = 'koci repack' } = options
+function defined(options: HistoryOptions = {}): HistoryOptions {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
+}
+
+function historyEntry(options: HistoryOptions): History {
+  const { author, comment, createdBy = 'koci repack' } = options
   const created =
     options.created ?? creationTime(parseSourceDate(process.env['SOURCE_DATE_EPOCH']))
   if (
@@ -77,7 +119,7 @@ function historyEntry(image: Image, options: HistoryOptions) {
       reason: 'not an RFC 3339 time such as 2026-01-31T12:00:00Z',
     })
   return {
-    created,
+    created: normalizeTime(created),
     created_by: createdBy,
     ...(author ? { author } : {}),
     ...(comment ? { comment } : {}),

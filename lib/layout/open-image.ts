@@ -1,5 +1,4 @@
 // From what a user names to an open layout and an image in it.
-import path from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import { createError } from '../errors.ts'
 import { parsePlatform, type Platform } from '../oci/platform.ts'
@@ -38,6 +37,24 @@ export async function openImage(options: ImageOptions): Promise<Image> {
 }
 
 /**
+ * As {@link openImage}, for a change of the image. Until the caller closes the layout nothing in it is collected.
+ * @throws {UnsupportedError} ERR_KOCI_READ_ONLY for a layout in a tar file
+ */
+export async function openForChange(options: ImageOptions): Promise<Image> {
+  const { path, refName } = toReference(options.image)
+  const platform = toPlatform(options.platform)
+  const layout = await ImageLayout.open(path)
+  try {
+    assertWritable(layout)
+    await layout.hold()
+    return { layout, ...(await layout.resolve(refName, platform ? { platform } : {})) }
+  } catch (error) {
+    await layout.close()
+    throw error
+  }
+}
+
+/**
  * Opens the layout that a repack writes to, and in it the image that the bundle was made from. Until the caller closes
  * the layout nothing in it is collected.
  * @throws {UnsupportedError} ERR_KOCI_READ_ONLY for a layout in a tar file
@@ -49,11 +66,7 @@ export async function openTarget(
   const { path: directory, refName } = toReference(image)
   const layout = await ImageLayout.open(directory)
   try {
-    if (layout.readOnly)
-      throw createError('READ_ONLY', {
-        subject: path.resolve(directory),
-        reason: 'it is an archive - copy the image into a layout directory first',
-      })
+    assertWritable(layout)
     // the base may have no tag any more: what the new image shares with it must not be collected meanwhile
     await layout.hold()
     const walk = bundle.umoci?.walk ?? []
@@ -85,6 +98,14 @@ export async function openBase(bundle: Bundle, layoutPath?: string): Promise<Ima
     await layout.close()
     throw error
   }
+}
+
+function assertWritable(layout: ImageLayout): void {
+  if (layout.readOnly)
+    throw createError('READ_ONLY', {
+      subject: layout.root,
+      reason: 'it is an archive - copy the image into a layout directory first',
+    })
 }
 
 function toReference(image: string | ImageReference): ImageReference {

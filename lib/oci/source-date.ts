@@ -28,3 +28,12 @@ export function formatTime(time: Date): string {
 export function creationTime(sourceDate: number | undefined, now: Date = new Date()): string {
   return formatTime(sourceDate === undefined ? now : new Date(sourceDate * 1000))
 }
+
+/** An RFC 3339 time as Go prints it again: no trailing zeros, Z for UTC, the offset kept otherwise. */
+export function normalizeTime(time: string): string {
+  return time
+    .toUpperCase()
+    .replace(/(\.\d*?)0+(?=[Z+-])/, '$1')
+    .replace(/\.(?=[Z+-])/, '')
+    .replace(/[+-]00:00$/, 'Z')
+}
