@@ -1,10 +1,7 @@
 // Packing a rootfs again: unchanged, and after four changes; with and without basing the bundle on the new image.
-import { appendFileSync, chmodSync, rmSync, writeFileSync } from 'node:fs'
-import path from 'node:path'
-import { BenchError } from '../bench-error.ts'
 import type { Bench } from '../bench.ts'
 import type { Case, CaseResult, Series } from '../case.ts'
-import { manyRoot } from '../corpus.ts'
+import { changeFour, expectChanges } from '../four-changes.ts'
 import { measure, type Command } from '../measure.ts'
 import { umoci } from '../peers.ts'
 import type { Contender } from '../race.ts'
@@ -92,49 +89,13 @@ function contender(layout: string, subject: Subject, variant: Variant): Contende
     name: `${name}, ${variant.name}`,
     prepare: run => {
       // without a refresh the first run's changes are there for all
-      if (changed && (refresh || run === 0)) expected = change(bundle, `${tag}-${run}`)
+      if (changed && (refresh || run === 0)) expected = changeFour(bundle, `${tag}-${run}`)
       return command('--image', `${layout}:${tag}`, ...flags, bundle)
     },
     after: ({ stdout }) => {
       if (isKoci) expectChanges(stdout, expected, variant.name)
     },
   }
-}
-
-let changes = 0
-
-/** Makes four changes that nobody made before; returns the paths. */
-function change(bundle: string, text: string): string[] {
-  const number = changes++
-  const directory = (digit: number): string =>
-    `${manyRoot}/${Math.floor(number / 40) % 2}${digit}`
-  const name = String(number % 40)
-  const paths = [
-    `${directory(0)}/${name}`,
-    `${directory(1)}/new-${number}`,
-    `${directory(2)}/${name}`,
-    `${directory(3)}/${name}`,
-  ]
-  const [appended = '', added = '', removed = '', changed = ''] = paths.map(file =>
-    path.join(bundle, 'rootfs', file),
-  )
-  appendFileSync(appended, text)
-  writeFileSync(added, text)
-  rmSync(removed)
-  chmodSync(changed, 0o600)
-  return paths
-}
-
-/** A repack that is fast because it overlooks something isn't. */
-function expectChanges(stdout: string, expected: readonly string[], variant: string): void {
-  const { changes } = JSON.parse(stdout) as { changes: { path: string }[] }
-  const found = new Set(changes.map(each => each.path))
-  const overlooked = expected.filter(file => !found.has(file))
-  const files = [...found].filter(file => /\/(new-)?\d+\/(new-)?\d+$/.test(file))
-  if (overlooked.length > 0 || files.length !== expected.length)
-    throw new BenchError(
-      `koci, ${variant}: found ${files.join(', ') || 'nothing'} of ${expected.join(', ') || 'nothing'}`,
-    )
 }
 
 /** Packing what changed. */
