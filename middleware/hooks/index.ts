@@ -11,7 +11,7 @@ import { assertList, encodeChange, toChanges } from './delta-list.ts'
 import type { HookName } from './hook-names.ts'
 import { findHooksFile } from './find-hooks-file.ts'
 import { readHooksFile, type HookCommand, type HooksFile } from './hooks-file.ts'
-import { maxReplyBytes, readReply, refused, type Reply } from './reply.ts'
+import { assertEmpty, maxReplyBytes, readReply, refused, type Reply } from './reply.ts'
 import { argumentsOf, describeLayer, documentOf, stateName } from './request.ts'
 import { runHook, type HookCall } from './run-hook.ts'
 import { NamedList, Spool } from './spool.ts'
@@ -87,8 +87,12 @@ function withFile({ path, chosen, commands }: HooksFile): Partial<Driver> {
     ...((before.length > 0 || after.length > 0) && {
       async layer(ctx, next) {
         const { layer } = ctx
+        if (layer.needsBelow !== undefined) ctx.defer(() => runAll(unmount, ctx))
         for (const command of before) {
           const { target, dialect } = (await ask(command, ctx, layer)) ?? {}
+          // on top of the layers below, these are to be seen in it
+          if (target !== undefined && layer.needsBelow === undefined)
+            await assertEmpty(command, target)
           if (target !== undefined) layer.target = target
           if (dialect !== undefined) layer.dialect = dialect
         }
@@ -111,7 +115,7 @@ function withFile({ path, chosen, commands }: HooksFile): Partial<Driver> {
     ...(unmount.length > 0 && {
       async unmount(ctx, next) {
         if (!stacks || ((await isThere(ctx.rootfs)) && isMountPoint(ctx.rootfs))) {
-          for (const command of unmount) await ask(command, ctx)
+          await runAll(unmount, ctx)
           if (stacks) assertMount(ctx, false, 'it is still mounted after its hooks')
         }
         await next()
@@ -276,6 +280,12 @@ function assertComplete({ index, digest, needsBelow, placed }: Layer): void {
     ? 'its root hides everything below it'
     : `it has no entry for the directory ${path.toString()}, which shows what is below it`
   throw createError('NEEDS_BELOW', { subject: digest, reason })
+}
+
+/** Runs what takes something down: also when the run was aborted. */
+async function runAll(commands: readonly HookCommand[], ctx: Context): Promise<void> {
+  const { signal } = new AbortController()
+  for (const command of commands) await ask(command, ctx.with({ signal }))
 }
 
 /** Runs a command that answers by a reply; undefined if it declined. */

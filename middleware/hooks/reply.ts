@@ -50,13 +50,15 @@ export async function readReply(hook: HookCommand, bytes: Buffer): Promise<Reply
     if (!check?.test(value)) throw refused(hook, `its ${key} is not ${check?.what}`)
   }
   if (typeof fields['dir'] === 'string') await assertDirectory(hook, 'dir', fields['dir'])
-  const target = fields['target']
-  if (typeof target === 'string') {
-    await assertDirectory(hook, 'target', target)
-    const entries = await readdir(target)
-    if (entries.length > 0) throw refused(hook, `its target ${target} is not empty`)
-  }
+  if (typeof fields['target'] === 'string')
+    await assertDirectory(hook, 'target', fields['target'])
   return fields
+}
+
+/** @throws {FormatError} ERR_KOCI_INVALID_REPLY for a target that has something in it */
+export async function assertEmpty(hook: HookCommand, target: string): Promise<void> {
+  const entries = await readdir(target)
+  if (entries.length > 0) throw refused(hook, `its target ${target} is not empty`)
 }
 
 /** The error for a reply that isn't one. */

@@ -133,6 +133,25 @@ await t.test('mount, post-extract and unmount decorate merged layers', async t =
   t.same(lines(`${s.base}/trace`), [post, 'a', post, 'a', 'b', mount, 'a', 'b'])
 })
 
+await t.test(
+  'unmount is run when an unpack fails after mount, though it was aborted',
+  async t => {
+    const s = await scene(t)
+    const log = s.script('log', `echo "$1" >> ${s.base}/trace`)
+    const toml =
+      hookTable('unpack.ociv1.rootfs.mount', log) +
+      hookTable('unpack.ociv1.rootfs.unmount', log) +
+      hookTable('unpack.ociv1.runtime-config', s.script('fail', 'exit 1'))
+    const unpack = s.app(toml).unpack({ image: s.image, bundle: s.bundle, rootless })
+    await t.rejects(unpack, { code: 'ERR_KOCI_HOOK_FAILED' })
+    t.same(lines(`${s.base}/trace`), [
+      'unpack.ociv1.rootfs.mount',
+      'unpack.ociv1.rootfs.unmount',
+    ])
+    t.notOk(existsSync(s.bundle))
+  },
+)
+
 /** An unpacked bundle with mtree, of which a script lists changes. */
 async function changed(
   t: Test,

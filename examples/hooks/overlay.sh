@@ -1,0 +1,64 @@
+#!/bin/sh
+# overlay.sh STORE HOOK BUNDLE ROOTFS [DIGEST DIFFID CHAINID INDEX]
+# A storage driver in sh: layers are kept in STORE and mounted with overlayfs, changes are what is in the upper directory.
+# For root. Needs jq, attr (getfattr, setfattr) and mount. STORE's path has no colon and no comma.
+set -eu
+store=$1 hook=$2 rootfs=$4 state=$3/hooks
+shift 4
+[ $# = 0 ] || diffid=$2 chainid=$3 index=$4
+document=$(cat)
+ask() { printf '%s' "$document" | jq -r "$@"; }
+staging=$state/staging-${index-}
+lowers() { ask "$1 | reverse | .[].dir" | awk '!seen[$0]++' | paste -sd: -; }
+overlay() { mount -t overlay overlay -o "index=off,redirect_dir=off,metacopy=off,$1" "$2"; }
+# what a layer is kept as: by itself, or for this place in this image only
+alone=$(printf 'l-%s' "${diffid-}" | tr : _) here=$(printf 'c-%s' "${chainid-}" | tr : _)
+root_state() { stat -c '%f %u %g %.9Y' "$state/upper"; }
+needy() { ask '.layer.needsBelow // empty' | grep -q .; }
+
+case $hook in
+unpack.ociv1.layer.try-skip)
+  needy && [ ! -e "$store/$here" ] && exit 77
+  for key in "$here" "$alone"; do [ ! -f "$store/$key/reply" ] || exec cat "$store/$key/reply"; done
+  exit 77 ;;
+unpack.ociv1.layer.pre-extract)
+  rm -rf "$staging" && mkdir -p "$staging/fs" && target=$staging/fs dialect=overlay-trusted
+  if needy; then # it is extracted on top of what is below it
+    target=$staging/merged dialect=plain && mkdir "$staging/work" "$target"
+    below=$(lowers ".layers[:$index]") && top=${below%%:*}
+    chmod --reference="$top" "$staging/fs" && chown --reference="$top" "$staging/fs"
+    touch --reference="$top" "$staging/fs"
+    overlay "lowerdir=$below,upperdir=$staging/fs,workdir=$staging/work" "$target"
+  fi
+  printf '{"version":1,"target":"%s","dialect":"%s"}' "$target" "$dialect" ;;
+unpack.ociv1.layer.post-extract)
+  key=$alone && if needy; then key=$here && umount "$staging/merged"; fi
+  new=$store/.new-$key.$$ && rm -rf "$new" && mkdir -p "$new" && mv -T "$staging/fs" "$new/fs"
+  ask -c --arg dir "$store/$key/fs" '{version: 1, dir: $dir, verified: true, report: .layer.report}' > "$new/reply"
+  sync -f "$new" # complete on disk before it has its name
+  mv -T "$new" "$store/$key" 2> /dev/null || rm -rf "$new" # somebody else was faster
+  rm -rf "$staging" && printf '{"version":1,"dir":"%s"}' "$store/$key/fs" ;;
+unpack.ociv1.rootfs.mount)
+  if ! [ -d "$state/upper" ]; then
+    mkdir -p "$state/upper" "$state/work" && chmod 755 "$state/upper" && touch -d @0 "$state/upper"
+    root=$(ask '[.layers[] | select(.report.stacking.root or (.dir | contains("/c-")))] | last | .dir // empty')
+    [ -z "$root" ] || { chmod --reference="$root" "$state/upper"; chown --reference="$root" "$state/upper"
+      touch --reference="$root" "$state/upper"; }
+    root_state > "$state/root"
+  fi
+  overlay "lowerdir=$(lowers .layers),upperdir=$state/upper,workdir=$state/work" "$rootfs" ;;
+unpack.ociv1.rootfs.unmount)
+  for dir in "$state"/staging-*/merged "$rootfs"; do ! mountpoint -q "$dir" || umount "$dir"; done ;;
+repack.ociv1.layer.delta-list)
+  root_state | cmp -s - "$state/root" || printf '.\0'
+  cd "$state/upper" && find . -mindepth 1 -print0 && find . -type d -exec sh -c 'for dir; do
+    [ "$(getfattr -h --only-values -n trusted.overlay.opaque "$dir" 2> /dev/null)" != y ] || printf "/opaque:%s\0" "$dir"
+    done' sh {} + ;;
+repack.ociv1.layer.refresh-bundle) # what was packed is in a layer now; what else is in the upper directory stays
+  touch --reference="$state/upper" "$state/time"
+  cd "$state/upper" && sed -z 's,^..,./,' "$(ask .packed.list)" | sort -zr | xargs -0r sh -c 'for path; do
+    if [ -d "$path" ] && [ ! -L "$path" ]; then setfattr -x trusted.overlay.opaque "$path" 2> /dev/null || :
+      [ "$path" = ./ ] || rmdir --ignore-fail-on-non-empty "$path"
+    else rm -f "$path"; fi; done' sh
+  touch --reference="$state/time" "$state/upper" && root_state > "$state/root" ;;
+esac

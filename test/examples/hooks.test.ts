@@ -1,0 +1,204 @@
+// The storage drivers in sh, with real mounts and real subvolumes: what they make is what plain extraction makes, what they
+// list is what changed, and what one bundle extracted another finds.
+import { execFileSync, spawnSync } from 'node:child_process'
+import {
+  copyFileSync,
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  writeFileSync,
+} from 'node:fs'
+import path from 'node:path'
+import t, { type Test } from 'tap'
+import { unmount } from '../../lib/fs/mount.ts'
+import {
+  hooks,
+  Koci,
+  listDelta,
+  mountBundle,
+  mtree,
+  unmountBundle,
+} from '../../middleware/index.ts'
+import { hookPlace } from '../support/hooks.ts'
+import { makeImage, type TestLayer } from '../support/image.ts'
+import { dir, file, hard, link } from '../support/members.ts'
+import { isRoot, missing } from '../support/peers.ts'
+import { describeTree } from '../support/tree.ts'
+
+const examples = path.resolve(import.meta.dirname, '../../examples/hooks')
+
+t.setTimeout(240_000)
+
+const root = dir('./', { mode: 0o751, mtime: 5 })
+const layers: readonly TestLayer[] = [
+  [
+    root,
+    dir('d/', { mode: 0o700, mtime: 7 }),
+    file('d/x', 'x', { mtime: 7 }),
+    file('d/y', 'y', { mtime: 7 }),
+    dir('d/e/', { mtime: 7 }),
+    file('d/e/z', 'z', { mtime: 7 }),
+    dir('gone/', { mtime: 7 }),
+    file('gone/a', 'a', { mtime: 7 }),
+    file('f', 'file', { mtime: 7 }),
+    link('link', 'd', { mtime: 7 }),
+  ],
+  // directories without entries, a whiteout, a file over a directory
+  [
+    file('d/e/new', 'new', { mtime: 8 }),
+    file('d/.wh.y'),
+    file('gone', 'now a file', { mtime: 8 }),
+  ],
+  // a link to a file below, a path through a symlink, an opaque directory
+  [hard('d/x2', 'd/x'), file('link/through', 't', { mtime: 9 })],
+  [
+    dir('d/e/', { mtime: 10 }),
+    file('d/e/.wh..wh..opq'),
+    file('d/e/last', 'last', { mtime: 10 }),
+  ],
+]
+
+interface Stage {
+  readonly base: string
+  readonly layout: string
+  readonly image: string
+  readonly store: string
+  app(): Koci
+}
+
+/** The example's script and file, as a user would install them. */
+async function stage(name: string, base: string): Promise<Stage> {
+  const store = path.join(base, 'store')
+  const script = path.join(base, `${name}.sh`)
+  const toml = path.join(base, 'hooks.toml')
+  copyFileSync(path.join(examples, `${name}.sh`), script)
+  chmodSync(script, 0o755)
+  const text = readFileSync(path.join(examples, `${name}.toml`), 'utf8')
+  const installed = text
+    .replaceAll(`/usr/local/libexec/koci/${name}.sh`, script)
+    .replaceAll(/\/var\/lib\/koci[-/]layers/g, store)
+  writeFileSync(toml, installed, { mode: 0o644 })
+  chmodSync(base, 0o755)
+  mkdirSync(store)
+  const layout = path.join(base, 'images')
+  const image = await makeImage(layout, 'a', { layers })
+  return {
+    base,
+    layout,
+    image,
+    store,
+    app: () => new Koci().use(hooks({ file: toml })).use(mtree()),
+  }
+}
+
+/** What somebody does in a container. */
+function change(rootfs: string, file: string): void {
+  const sh = String.raw`cd "$1" && echo changed > "$2" && rm f && mkdir -p n/m && echo n > n/m/f &&
+    mv d/e moved && rm -r link && mkdir link && printf q > "$(printf 'sp ace\nline\\ \377%%d')" &&
+    ln n/m/f hard && chmod 711 . && touch -d @42 gone && mkdir d/e && echo new > d/e/z`
+  execFileSync('/bin/sh', ['-c', sh, 'sh', rootfs, file])
+}
+
+const asLines = (changes: readonly { kind: string; path: string }[]): string[] =>
+  changes.map(({ kind, path }) => `${kind} ${path}`).sort()
+
+async function plainly(image: string, bundle: string): Promise<string> {
+  await new Koci().use(mtree()).unpack({ image, bundle })
+  return path.join(bundle, 'rootfs')
+}
+
+/** The story of a bundle; `isStacked` if it has to be mounted. */
+async function tell(t: Test, s: Stage, isStacked: boolean): Promise<void> {
+  const bundle = path.join(s.base, 'bundle')
+  const rootfs = path.join(bundle, 'rootfs')
+  await s.app().unpack({ image: s.image, bundle })
+  const plain = await plainly(s.image, path.join(s.base, 'plain'))
+  t.same(describeTree(rootfs), describeTree(plain), 'as plain extraction makes it')
+  t.same(await listDelta(s.app(), { bundle }), [], 'nothing changed')
+
+  const other = path.join(s.base, 'other')
+  const again = await s.app().unpack({ image: s.image, bundle: other })
+  t.same(
+    again.layers.map(({ placed }) => placed?.by),
+    layers.map(() => 'hooks'),
+    'every layer is found',
+  )
+  t.same(describeTree(path.join(other, 'rootfs')), describeTree(plain))
+  if (isStacked) await unmountBundle(s.app(), { bundle: other })
+
+  // overlayfs gives a file that is written to an inode of its own, whatever other names it had
+  const written = isStacked ? 'd/through' : 'd/x'
+  change(rootfs, written)
+  change(plain, written)
+  const expected = await listDelta(new Koci().use(mtree()), {
+    bundle: path.join(s.base, 'plain'),
+  })
+  const listed = asLines(await listDelta(s.app(), { bundle }))
+  for (const line of asLines(expected))
+    t.ok(
+      listed.some(each => each.slice(2) === line.slice(2)),
+      line,
+    )
+  if (!isStacked) t.same(listed, asLines(expected), 'exactly what changed')
+
+  if (isStacked) {
+    await unmountBundle(s.app(), { bundle })
+    await t.rejects(listDelta(s.app(), { bundle }), { code: 'ERR_KOCI_ROOTFS_NOT_MOUNTED' })
+    await mountBundle(s.app(), { bundle })
+  }
+  await s.app().repack({ image: `${s.layout}:b`, bundle, refresh: true })
+  const repacked = await plainly(`${s.layout}:b`, path.join(s.base, 'repacked'))
+  t.same(describeTree(repacked), describeTree(rootfs), 'the new image is what is in the bundle')
+  t.same(asLines(await listDelta(s.app(), { bundle })), [], 'nothing changed since')
+
+  writeFileSync(path.join(rootfs, 'later'), 'later')
+  execFileSync('/bin/rm', ['-r', path.join(rootfs, 'n')])
+  await s.app().repack({ image: `${s.layout}:c`, bundle })
+  const third = await plainly(`${s.layout}:c`, path.join(s.base, 'third'))
+  t.same(describeTree(third), describeTree(rootfs), 'and so is the next')
+  if (isStacked) await unmountBundle(s.app(), { bundle })
+}
+
+const noOverlay =
+  (!isRoot && 'needs root, to mount overlays') || missing('jq', 'getfattr', 'setfattr', 'mount')
+
+await t.test('overlay.sh', { skip: noOverlay }, async t => {
+  const { base } = hookPlace(t)
+  const s = await stage('overlay', base)
+  t.teardown(() => {
+    for (const name of ['bundle', 'other'])
+      spawnSync('umount', ['-l', path.join(base, name, 'rootfs')], { stdio: 'ignore' })
+  })
+  await tell(t, s, true)
+  t.ok(readdirSync(s.store).every(name => /^[lc]-sha256_[0-9a-f]{64}$/.test(name)))
+})
+
+/** An empty btrfs on a loop device, gone with the test. */
+function btrfs(t: Test): string {
+  const { base } = hookPlace(t)
+  const image = path.join(base, 'btrfs.img')
+  const at = path.join(base, 'btrfs')
+  execFileSync('truncate', ['-s', '400M', image])
+  execFileSync('mkfs.btrfs', ['-q', image], { stdio: 'ignore' })
+  mkdirSync(at)
+  execFileSync('mount', ['-o', 'loop', image, at])
+  t.teardown(() => unmount(at))
+  return at
+}
+
+const noBtrfs = (!isRoot && 'needs root, for btrfs send') || btrfsMissing()
+
+function btrfsMissing(): string | false {
+  const absent = missing('jq', 'btrfs', 'mkfs.btrfs', 'losetup', 'awk')
+  if (absent !== false) return absent
+  if (!readFileSync('/proc/filesystems', 'utf8').includes('\tbtrfs'))
+    return 'needs a kernel with btrfs'
+  return spawnSync('losetup', ['-f'], { stdio: 'ignore' }).status !== 0 && 'needs a loop device'
+}
+
+await t.test('btrfs.sh', { skip: noBtrfs }, async t => {
+  const s = await stage('btrfs', btrfs(t))
+  await tell(t, s, false)
+  t.ok(readdirSync(s.store).length >= layers.length)
+})
