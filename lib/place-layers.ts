@@ -4,6 +4,7 @@ import type { Context } from './context.ts'
 import { createError, isError } from './errors.ts'
 import { extractLayer } from './layer/extract-layer.ts'
 import type { Layer } from './layer/layer.ts'
+import { OpenedLayers } from './layer/lower-stack.ts'
 import { reasonToNeedBelow } from './layer/needs-below.ts'
 import { ReadAhead } from './layer/read-ahead.ts'
 import type { Run } from './run.ts'
@@ -15,6 +16,7 @@ import type { Run } from './run.ts'
  * beyond the limits by its report
  */
 export async function placeLayers(run: Run, context: Context): Promise<void> {
+  recallDependent(context)
   for (const layer of context.layers) await locateLayer(run, context, layer)
   run.signal.throwIfAborted()
   if (context.extraction.layering === 'stacked') await placeStacked(run, context)
@@ -36,9 +38,9 @@ async function locateLayer(run: Run, context: Context, layer: Layer): Promise<vo
 }
 
 async function placeStacked(run: Run, context: Context): Promise<void> {
-  const { layers } = context
+  const { layers, bundle, extraction } = context
   await run.all(layers, async layer => {
-    if (layer.placed) return
+    if (layer.placed || layer.needsBelow !== undefined) return
     try {
       await extract(run, context, layer)
     } catch (error) {
@@ -47,14 +49,30 @@ async function placeStacked(run: Run, context: Context): Promise<void> {
       layer.reopen(error.details['reason'] as string)
     }
   })
+  const settled = layers.findIndex(({ chainID }) => chainID === bundle.stack?.top)
+  using opened = new OpenedLayers()
   for (const layer of layers) {
+    if (layer.placed && layer.index <= settled) continue
     const below = layers.slice(0, layer.index)
     const reason = layer.placed
-      ? reasonToNeedBelow(layer, below, context.extraction)
+      ? reasonToNeedBelow(layer, below, extraction, opened)
       : layer.needsBelow
     if (reason === undefined) continue
     layer.reopen(reason)
     await placeAlone(run, context, layer)
+  }
+  const dependent = layers.flatMap(({ chainID, needsBelow }) =>
+    needsBelow === undefined ? [] : [[chainID, needsBelow]],
+  )
+  const top = layers.at(-1)?.chainID
+  if (top !== undefined) bundle.keepStack({ top, dependent: Object.fromEntries(dependent) })
+}
+
+/** What is known to depend on the layers below isn't looked for as if it were extracted alone. */
+function recallDependent({ layers, bundle }: Context): void {
+  for (const layer of layers) {
+    const reason = bundle.stack?.dependent[layer.chainID]
+    if (reason !== undefined && !layer.placed) layer.reopen(reason)
   }
 }
 

@@ -72,7 +72,10 @@ function withBundle<T>(
     run.closing(() => image.layout.close())
     const layers = layersOf(image)
     const extraction = recordedExtraction(run, bundle)
-    return body(run, new Context({ ...run.shared, image, bundle, layers, extraction }))
+    const context = new Context({ ...run.shared, image, bundle, layers, extraction })
+    const result = await body(run, context)
+    await bundle.save()
+    return result
   })
 }
 

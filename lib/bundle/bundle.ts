@@ -31,6 +31,7 @@ import {
   umociFile,
   type BundleState,
   type ReadyState,
+  type RecordedStack,
   type UmociMetadata,
   type UnpackingState,
 } from './metadata.ts'
@@ -70,6 +71,9 @@ export class Bundle {
   /** The topmost directory that `begin` had to make, to be removed with an unpack that failed. */
   #made: string | undefined
   #kept: Readonly<Record<string, unknown>>
+  #stack: RecordedStack | undefined
+  /** What is kept isn't on disk yet. */
+  #isDirty = false
   readonly #discarded: (() => unknown)[] = []
   #written: Promise<void> = Promise.resolve()
 
@@ -79,6 +83,7 @@ export class Bundle {
     this.#foreign = state === undefined
     this.#state = state ??= foreign()
     this.#kept = state.state === 'ready' ? state.drivers : {}
+    this.#stack = state.state === 'ready' ? state.stack : undefined
   }
 
   /** The path of the rootfs, whether or not it is there yet. */
@@ -104,6 +109,17 @@ export class Bundle {
   /** Keeps JSON data of a driver with the bundle, from the next commit on; undefined forgets it. */
   keep(driver: string, data: unknown): void {
     this.#kept = { ...this.#kept, [driver]: data }
+    this.#isDirty = true
+  }
+
+  /** What is known of the bundle's stacked layers. */
+  get stack(): RecordedStack | undefined {
+    return this.#stack
+  }
+
+  /** Keeps what was found out about stacked layers, from the next commit on. */
+  keepStack(stack: RecordedStack): void {
+    this.#stack = stack
   }
 
   /**
@@ -251,15 +267,18 @@ export class Bundle {
   /** Makes the bundle complete, or brings its metadata up to date: koci.json, which says so, comes last. */
   async commit(
     umoci: UmociMetadata,
-    state: Omit<ReadyState, 'version' | 'state' | 'drivers'>,
+    state: Omit<ReadyState, 'version' | 'state' | 'stack' | 'drivers'>,
   ): Promise<void> {
     await this.write(umociFile, encodeUmociMetadata(umoci))
     // until this is on disk the unpack isn't complete, and can be rolled back
-    const ready: ReadyState = { version: 1, state: 'ready', ...state, drivers: this.#kept }
-    await this.#writeState(ready)
-    this.#state = ready
+    await this.#writeReady(state)
     this.#umoci = umoci
     await this.#removeDiscarded()
+  }
+
+  /** Writes what drivers keep about a complete bundle, if it isn't on disk; one that umoci made has no place for it. */
+  async save(): Promise<void> {
+    if (this.#isDirty && this.ready) await this.#writeReady(this.ready)
   }
 
   /** Bases a complete bundle on another image. One that umoci made stays umoci's: it gets no koci.json. */
@@ -328,6 +347,20 @@ export class Bundle {
       subject: this.path,
       reason: `${name} is not a plain name`,
     })
+  }
+
+  async #writeReady(state: Omit<ReadyState, 'version' | 'state' | 'drivers'>): Promise<void> {
+    const drivers = this.#kept
+    const ready: ReadyState = {
+      ...state,
+      version: 1,
+      state: 'ready',
+      stack: this.#stack,
+      drivers,
+    }
+    await this.#writeState(ready)
+    this.#state = ready
+    this.#isDirty = false
   }
 
   async #writeState(state?: BundleState): Promise<void> {

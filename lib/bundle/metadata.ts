@@ -31,8 +31,18 @@ export interface ReadyState {
   readonly chosenBy?: string | undefined
   /** Absolute path of the layout that holds the image; information only: it may have moved. */
   readonly layout?: string | undefined
+  /** What was found out about stacked layers, so that it needn't be found out again. */
+  readonly stack?: RecordedStack | undefined
   /** What drivers keep about the bundle, by their names. Data only: never a path, a command or a module. */
   readonly drivers: Readonly<Record<string, unknown>>
+}
+
+/** Which stacked layers were extracted on top of those below them. */
+export interface RecordedStack {
+  /** The ChainID of the topmost layer: all beneath it have been looked at. */
+  readonly top: string
+  /** By ChainID, why. */
+  readonly dependent: Readonly<Record<string, string>>
 }
 
 /** What koci.json says from before the first thing is made until the bundle is complete. */
@@ -121,14 +131,26 @@ export function parseBundleState(bytes: Uint8Array, subject: string): BundleStat
 }
 
 function isReady(json: Record<string, unknown>): json is Record<string, unknown> & ReadyState {
-  const { chain, layering, dialect, chosenBy, layout } = json
+  const { chain, layering, dialect, chosenBy, layout, stack } = json
   return (
+    (stack === undefined || isStack(stack)) &&
     (layout === undefined || typeof layout === 'string') &&
     Array.isArray(chain) &&
     chain.every(isRecordedDriver) &&
     ['merged', 'stacked'].includes(layering as string) &&
     ['plain', 'overlay-trusted', 'overlay-user'].includes(dialect as string) &&
     (typeof chosenBy === 'string' || (chosenBy === undefined && layering === 'merged'))
+  )
+}
+
+function isStack(stack: unknown): stack is RecordedStack {
+  if (typeof stack !== 'object' || stack === null) return false
+  const { top, dependent } = stack as Partial<Record<keyof RecordedStack, unknown>>
+  return (
+    typeof top === 'string' &&
+    typeof dependent === 'object' &&
+    dependent !== null &&
+    Object.values(dependent).every(reason => typeof reason === 'string')
   )
 }
 

@@ -5,17 +5,19 @@ import { S_IFDIR, S_IFLNK, S_IFMT } from '../fs/libc.ts'
 import { printable } from '../text.ts'
 import type { Extraction } from './extraction.ts'
 import type { Layer } from './layer.ts'
-import { openLowerStack } from './lower-stack.ts'
+import { openLowerStack, type OpenedLayers } from './lower-stack.ts'
 
 /**
  * Why a placed layer has to be extracted on top of the layers below it (base first, all of them placed); undefined if
- * it needn't. A layer without a report is taken as it is: who placed it vouches for it.
+ * it needn't. A layer without a report is taken as it is: who placed it vouches for it. With `opened`, which the caller closes,
+ * several such questions open each layer once.
  * @throws {SystemError} ERR_KOCI_IO where a layer can't be read
  */
 export function reasonToNeedBelow(
   layer: Layer,
   below: readonly Layer[],
   extraction: Extraction,
+  opened?: OpenedLayers,
 ): string | undefined {
   // extracted on top of them already, or the base
   if (layer.needsBelow !== undefined || below.length === 0) return undefined
@@ -23,7 +25,7 @@ export function reasonToNeedBelow(
   if (implied.length === 0 && hollow.length === 0 && entries.length === 0) return undefined
   const dirs = below.flatMap(({ placed }) => (placed?.dir === undefined ? [] : [placed.dir]))
   try {
-    using stack = openLowerStack(dirs, extraction.dialect)
+    using stack = openLowerStack(dirs, extraction.dialect, opened)
     const typeOf = (path: string): number =>
       (stack.lookup(Buffer.from(path, 'latin1'))?.stat.mode ?? 0) & S_IFMT
     // directories above one in a list are in it, too, or have an entry that replaces whatever is below

@@ -27,7 +27,8 @@ export interface OverlayOptions {
  * const app = new Koci().use(overlay())
  * await app.unpack({ image: 'images:alpine', bundle: 'bundle' })
  */
-export function overlay({ durable = true }: OverlayOptions = {}): Driver {
+export function overlay(options: OverlayOptions = {}): Driver {
+  const { durable = true } = options
   const homes = new WeakMap<Bundle, Home>()
   const homeOf = ({ bundle }: Context): Home => {
     let home = homes.get(bundle)
@@ -36,7 +37,7 @@ export function overlay({ durable = true }: OverlayOptions = {}): Driver {
   }
   return {
     name: driverName,
-    recipe: { options: { durable } },
+    recipe: { options: { ...options } },
     options: {
       durable: { type: 'boolean', description: 'a refresh syncs what stays; default true' },
     },

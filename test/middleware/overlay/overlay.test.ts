@@ -62,6 +62,37 @@ async function inNamespace(): Promise<void> {
     },
   )
 
+  await t.test('layers are extracted once, and again where they are gone', async t => {
+    const { bundle, rootfs, image } = await setUp(t, [
+      [{ name: 'usr/lib/x' }, { name: 'lib', type: 'symlink', linkname: 'usr/lib' }],
+      [{ name: 'lib/y' }],
+      [{ name: 'usr/z' }, { name: 'usr/lib/.wh.x' }],
+      [{ name: 'usr/zz', type: 'hardlink', linkname: 'usr/lib/y' }],
+    ])
+    const mountAgain = async (): Promise<number[]> => {
+      const extracted: number[] = []
+      const counting = app()
+      counting.on('layer:start', ({ data }) => {
+        extracted.push(data.layer.index)
+      })
+      await mountBundle(counting, { bundle })
+      return extracted.sort((a, b) => a - b)
+    }
+    await app().unpack({ image, bundle, rootless })
+    const tree = describeTree(rootfs)
+    await unmountBundle(app(), { bundle })
+    t.strictSame(await mountAgain(), [], 'nothing')
+    await unmountBundle(app(), { bundle })
+    fs.rmSync(path.join(bundle, 'overlay/layers'), { recursive: true })
+    fs.mkdirSync(path.join(bundle, 'overlay/layers'))
+    t.strictSame(await mountAgain(), [0, 1, 2, 3], 'those that depend on others at once on top')
+    t.strictSame(describeTree(rootfs), tree)
+    await unmountBundle(app(), { bundle })
+    t.strictSame(await mountAgain(), [], 'and kept')
+    t.strictSame(describeTree(rootfs), tree)
+    await unmountBundle(app(), { bundle })
+  })
+
   await t.test('a bundle that was moved is mounted where it is', async t => {
     const { base, bundle, image } = await setUp(t)
     await app().unpack({ image, bundle, rootless })
