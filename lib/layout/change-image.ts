@@ -3,6 +3,7 @@
 import type { NewLayer } from '../oci/image-draft.ts'
 import type { ImageEdits } from '../oci/edit-image.ts'
 import { assertRefName } from '../oci/reference.ts'
+import { parseSourceDate } from '../oci/source-date.ts'
 import { commitEdits, commitImage, type HistoryOptions } from './commit-image.ts'
 import type { ResolvedImage } from './image-layout.ts'
 import { openForChange, type Image, type ImageOptions } from './open-image.ts'
@@ -45,6 +46,8 @@ async function changeImage(
 ): Promise<ResolvedImage> {
   const { newRefName } = options
   if (newRefName !== undefined) assertRefName(newRefName)
+  // before anything is written
+  parseSourceDate(process.env['SOURCE_DATE_EPOCH'])
   const image = await openForChange(options)
   try {
     return await change(image, newRefName ?? image.refName)

@@ -4,16 +4,12 @@ import path from 'node:path'
 import t from 'tap'
 import { imageSpec, runtimeSpec } from '../../bin/version.ts'
 import { runtimeTemplate } from '../../lib/bundle/runtime-template.ts'
+import { build } from '../support/build.ts'
 import { childEnvironment, home, koci, plainly } from './run-koci.ts'
 
 const root = path.resolve(import.meta.dirname, '../..')
 const dist = t.testdir()
-const tsc = path.join(root, 'node_modules/.bin/tsc')
-spawnSync(...plainly(tsc, ['-p', path.join(root, 'tsconfig.build.json'), '--outDir', dist]), {
-  cwd: root,
-  env: childEnvironment(),
-})
-const file = path.join(dist, 'bin/koci.js')
+const file = build(dist)
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'))
 
 /** A Node too old for koci, if this machine has one. */

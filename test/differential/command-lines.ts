@@ -1,17 +1,21 @@
 // Command lines for umoci and for koci in its place. In a line, words are separated by spaces and `_` stands for an empty
 // word; several lines are separated by ` ; `, and only the last may fail. `!name` is something that happens in between.
 
-/** What both are to do. */
-export interface CommandLines {
-  readonly lines: string
-  /** The row of docs/umoci.md that says why koci does something else; its effect isn't compared then. */
-  readonly differs?: string
-  /** With `differs`: how koci ends. */
-  readonly code?: number
+/** The lines; and if koci differs, the row of docs/umoci.md that says why, and how koci ends. */
+export type Row = string | readonly [lines: string, differs: string, code: number]
+
+/** A row in words. */
+export interface Line {
+  readonly text: string
+  readonly differs: string | undefined
+  readonly code: number | undefined
 }
 
-/** A row, or just its lines. */
-export type Row = string | readonly [lines: string, differs: string, code: number]
+/** Reads a row. */
+export function toLine(row: Row): Line {
+  const [text, differs, code] = typeof row === 'string' ? [row] : row
+  return { text, differs, code }
+}
 
 const history = '--history.created 2026-01-31T12:00:00Z'
 const config = `config --image images:base ${history}`

@@ -103,8 +103,33 @@ const images: Readonly<Record<string, TestImage>> = {
   },
 }
 
+/** With layers of another media type. */
+function ofType(draft: ImageDraft, mediaType: string): ImageDraft {
+  const layers = draft.manifest.layers.map(layer => ({ ...layer, mediaType }))
+  return { ...draft, manifest: { ...draft.manifest, layers } }
+}
+
 /** In a layout of their own, where no collection of garbage meets them. */
 const badImages: Readonly<Record<string, TestImage>> = {
+  climbing: { layers: [[{ name: '../x', body: 'x' }]], config: {}, change: dated },
+  foreign: {
+    layers,
+    config: {},
+    change: draft => dated(ofType(draft, 'application/x-foreign')),
+  },
+  lz4: {
+    layers,
+    config: {},
+    change: draft => dated(ofType(draft, 'application/vnd.oci.image.layer.v1.tar+lz4')),
+  },
+  nolayers: {
+    layers: layers.slice(0, 1),
+    config: {},
+    change: draft => ({
+      ...draft,
+      config: { ...draft.config, rootfs: { type: 'layers', diff_ids: [] } },
+    }),
+  },
   corrupt: { layers: [[{ name: 'corrupt', body: 'x' }]], config: {}, change: dated },
   wrongid: {
     layers: [[{ name: 'wrongid', body: 'x' }]],

@@ -1,0 +1,10 @@
+// koci config and runtime configurations, beside umoci.
+import t from 'tap'
+import { isRoot, umociMissing } from '../support/peers.ts'
+import { compareLines } from './compare-lines.ts'
+
+const commands = ['config', 'raw runtime-config']
+
+await t.test('koci does what umoci does', { skip: umociMissing(!isRoot) }, t =>
+  compareLines(t, commands),
+)
