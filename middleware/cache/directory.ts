@@ -59,7 +59,7 @@ export function makeStore(dir: string): string {
   const found = findStore(dir)
   if (found !== undefined && isWhole(found)) return found
   try {
-    mkdirSync(dir, { recursive: true, mode: 0o700 })
+    makeDirectories(dir)
     const real = realpathSync(dir)
     assertDirectory(real)
     const strangers = readdirSync(real).filter(name => !neighbours.test(name))
@@ -75,6 +75,18 @@ export function makeStore(dir: string): string {
     return own
   } catch (error) {
     throw wrapError(error, dir)
+  }
+}
+
+/** Step by step: on a file system that can't be written to, Node's recursive mkdir says that something is missing. */
+function makeDirectories(directory: string): void {
+  if (lstatSync(directory, { throwIfNoEntry: false })) return
+  makeDirectories(path.dirname(directory))
+  try {
+    mkdirSync(directory, 0o700)
+  } catch (error) {
+    // somebody else may have been quicker
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
   }
 }
 

@@ -1,0 +1,65 @@
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import t from 'tap'
+import { cache } from '../../../middleware/cache/index.ts'
+import { namespace, runInNamespaces } from '../../support/namespaces.ts'
+import { Workshop, threeLayers } from '../../support/store.ts'
+
+if (namespace === undefined) await runInNamespaces(t, import.meta.filename)
+else await runHere()
+
+async function runHere(): Promise<void> {
+  const base = mkdtempSync(path.join(tmpdir(), 'koci-store-'))
+  const mounted = path.join(base, 'small')
+  mkdirSync(mounted)
+  command('mount', '-t', 'tmpfs', '-o', 'mode=700,size=400k', 'koci-test', mounted)
+  t.teardown(() => {
+    command('umount', mounted)
+    rmSync(base, { recursive: true })
+  })
+  const dir = path.join(mounted, 'store')
+  const store = cache({ dir })
+  const big = { name: 'big', body: Buffer.alloc(600_000, 'x') }
+  const shop = await Workshop.open(path.join(base, 'images'), [...threeLayers, [big]])
+
+  await t.test('a full disk is an error, and what is there is sound', async t => {
+    await t.rejects(shop.unpack({ store }), { code: 'ERR_KOCI_IO', cause: { code: 'ENOSPC' } })
+    const there = spawnSync('find', [dir, '-path', '*staging/*'], { encoding: 'utf8' })
+    t.equal(there.stdout, '')
+    command('mount', '-o', 'remount,size=4m', mounted)
+    const { extracted } = await shop.unpack({ store })
+    t.ok(extracted.includes(3))
+    t.same((await shop.unpack({ store })).extracted, [])
+  })
+
+  await t.test('a store that can only be read is used as it is', async t => {
+    command('mount', '-o', 'remount,ro', mounted)
+    const { extracted, layers } = await shop.unpack({ store })
+    t.same(extracted, [])
+    t.ok(layers.every(({ placed }) => placed?.by === 'cache'))
+    const other = await Workshop.open(path.join(base, 'others'), [
+      ...threeLayers,
+      [{ name: 'new' }],
+    ])
+    const outcome = await other.unpack({ store })
+    t.same(outcome.extracted, [3])
+    t.match(outcome.layers[3]?.placed, { by: 'koci', dir: /layer-3$/ })
+    const empty = cache({ dir: path.join(mounted, 'other') })
+    await t.rejects(other.unpack({ store: empty }), { cause: { code: 'EROFS' } })
+    command('mount', '-o', 'remount,rw', mounted)
+    t.same((await other.unpack({ store })).extracted, [3])
+    t.same((await other.unpack({ store })).extracted, [])
+  })
+
+  await t.test('a store that vanishes is made again', async t => {
+    rmSync(dir, { recursive: true })
+    t.equal((await shop.unpack({ store })).extracted.length, 4)
+  })
+}
+
+function command(name: string, ...args: string[]): void {
+  const { status, stderr, error } = spawnSync(name, args, { encoding: 'utf8', timeout: 10_000 })
+  if (status !== 0) throw error ?? new RangeError(`${name}: ${stderr}`)
+}
