@@ -81,11 +81,6 @@ export const errorTable = {
     '{subject}: the rootfs is not mounted, so that everything would seem to be deleted - run koci mount first',
     'What changed in a bundle of stacked layers can be seen only while it is mounted.',
   ],
-  NOT_MERGED: [
-    'UsageError',
-    '{subject}: {by} has the layer in a directory of its own, but layers are merged; the chain is {chain} - choose stacked layers in step unpack, or extract into the rootfs',
-    'A layer was placed beside the rootfs, or given a `target`, where the layers are applied to one tree; it would be missing there.',
-  ],
   NEEDS_BELOW: [
     'UsageError',
     '{subject}: the layer cannot be extracted alone: {reason} - extract it on top of the layers below it',

@@ -5,14 +5,14 @@ import { createError, isError } from './errors.ts'
 import { extractLayer } from './layer/extract-layer.ts'
 import type { Layer } from './layer/layer.ts'
 import { OpenedLayers } from './layer/lower-stack.ts'
-import { reasonToNeedBelow } from './layer/needs-below.ts'
+import { mergeStored } from './layer/merge-stored.ts'
+import { reasonItFailedAlone, reasonToNeedBelow } from './layer/needs-below.ts'
 import { ReadAhead } from './layer/read-ahead.ts'
 import type { Run } from './run.ts'
 
 /**
  * Runs `locate` for every layer, and `layer` for those that nobody placed.
- * @throws {UsageError} ERR_KOCI_LAYER_NOT_PLACED; ERR_KOCI_NOT_MERGED for a layer in a directory of its own where layers
- * are merged; {LimitError} ERR_KOCI_LIMIT_EXCEEDED for a layer that was found and is
+ * @throws {UsageError} ERR_KOCI_LAYER_NOT_PLACED; {LimitError} ERR_KOCI_LIMIT_EXCEEDED for a layer that was found and is
  * beyond the limits by its report
  */
 export async function placeLayers(run: Run, context: Context): Promise<void> {
@@ -81,13 +81,36 @@ async function placeMerged(run: Run, context: Context): Promise<void> {
   const ahead = await ReadAhead.start(run.pool, layers, limits, run.signal)
   try {
     for (const layer of layers) {
-      if (!layer.placed) await extract(run, context, layer, ahead)
-      assertMerged(run, layer)
+      const reason = await mergeAlone(run, context, layer, ahead)
+      if (reason !== undefined) {
+        layer.reopen(reason)
+        await extract(run, context, layer)
+      }
       ahead?.drop(layer)
     }
   } finally {
     await ahead?.stop()
   }
+}
+
+/**
+ * Has a layer found or extracted, and applied to the rootfs if that was elsewhere. Gives the reason if the layers below have
+ * a say in what it is: it has to be extracted on top of them, then.
+ */
+async function mergeAlone(
+  run: Run,
+  context: Context,
+  layer: Layer,
+  ahead: ReadAhead | undefined,
+): Promise<string | undefined> {
+  try {
+    if (!layer.placed) await extract(run, context, layer, ahead)
+  } catch (error) {
+    const reason = layer.target === undefined ? undefined : reasonItFailedAlone(error)
+    if (reason === undefined) throw error
+    return reason
+  }
+  return layer.placed?.dir === undefined ? undefined : mergeStored(run.pool, context, layer)
 }
 
 async function extract(
@@ -107,13 +130,6 @@ async function extract(
     })
   app.tell('layer:done', { run: run.id, layer })
   run.signal.throwIfAborted()
-}
-
-/** A layer in a directory of its own would silently be missing from a rootfs into which layers are merged. */
-function assertMerged(run: Run, { placed, digest: subject }: Layer): void {
-  if (placed?.dir === undefined) return
-  const chain = run.app.describeChain()
-  throw createError('NOT_MERGED', { subject, by: placed.by, chain })
 }
 
 /** What is extracted is held to the limits by the workers; what was found, by what is known of it. */

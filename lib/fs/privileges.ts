@@ -9,11 +9,14 @@ export interface Privileges {
   readonly inUserNamespace: boolean
   /** May read and enter whatever the modes say (CAP_DAC_OVERRIDE). */
   readonly overridesModes: boolean
+  /** May set attributes in `trusted.*` (CAP_SYS_ADMIN, and no user namespace). */
+  readonly storesTrusted: boolean
   /** Undefined where /proc doesn't say. */
   readonly umask: number | undefined
 }
 
 const CAP_DAC_OVERRIDE = 1n
+const CAP_SYS_ADMIN = 21n
 
 /** Reads the privileges of this process from /proc. */
 export function readPrivileges(): Privileges {
@@ -21,14 +24,17 @@ export function readPrivileges(): Privileges {
   const uid = process.geteuid?.() ?? 0
   const capabilities = /^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1]
   const umask = /^Umask:\s*([0-7]+)$/m.exec(status)?.[1]
+  const inUserNamespace = !isInitialMap(readText('/proc/self/uid_map'))
+  const has = (capability: bigint): boolean =>
+    capabilities === undefined
+      ? uid === 0
+      : ((BigInt(`0x${capabilities}`) >> capability) & 1n) === 1n
   return {
     uid,
     gid: process.getegid?.() ?? 0,
-    inUserNamespace: !isInitialMap(readText('/proc/self/uid_map')),
-    overridesModes:
-      capabilities === undefined
-        ? uid === 0
-        : ((BigInt(`0x${capabilities}`) >> CAP_DAC_OVERRIDE) & 1n) === 1n,
+    inUserNamespace,
+    overridesModes: has(CAP_DAC_OVERRIDE),
+    storesTrusted: has(CAP_SYS_ADMIN) && !inUserNamespace,
     umask: umask === undefined ? undefined : Number.parseInt(umask, 8),
   }
 }

@@ -54,6 +54,7 @@ const calls = {
   fchmodat: declare('fchmodat', 'int', 'int', 'void *', 'uint', 'int'),
   futimens: declare('futimens', 'int', 'int', 'void *'),
   utimensat: declare('utimensat', 'int', 'int', 'void *', 'void *', 'int'),
+  ioctl: declare('ioctl', 'int', 'int', 'ulong', 'int'),
   flock: declare('flock', 'int', 'int', 'int'),
   fsync: declare('fsync', 'int', 'int'),
   syncfs: declare('syncfs', 'int', 'int'),
@@ -193,6 +194,21 @@ export function ftruncate(fd: number, length: number): number {
 export function rewind(fd: number): number {
   checkFd(fd)
   return calls.lseek(fd, 0, 0) < 0 ? -koffi.errno() : 0
+}
+
+/** The new offset. `whence`: 0 from the start, 3 to the next data, 4 to the next hole. */
+export function lseek(fd: number, offset: number, whence: 0 | 3 | 4): number {
+  checkFd(fd)
+  checkCount('offset', offset)
+  const at = calls.lseek(fd, offset, whence)
+  return at < 0 ? -koffi.errno() : at
+}
+
+/** Makes a file share the blocks of another one (FICLONE). */
+export function shareBlocks(from: number, to: number): number {
+  checkFd(from)
+  checkFd(to)
+  return calls.ioctl(to, 0x4004_9409, from) < 0 ? -koffi.errno() : 0
 }
 
 export function statx(

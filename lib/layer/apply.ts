@@ -121,6 +121,36 @@ export class LayerApplier implements TarHandler {
     }
   }
 
+  /** The body of the entry at hand, from a file that is open; `sum`: its hash, if it is known. `poll` may throw. */
+  fill(source: number, sum: Uint8Array | undefined, poll: () => void): void {
+    try {
+      this.#files.fill(source, sum, poll)
+    } catch (error) {
+      throw this.#wrap(error)
+    }
+  }
+
+  /** Makes a directory, if there is none, as for something in it. */
+  imply(path: Buffer): void {
+    this.#path = path
+    try {
+      this.#tree.parentOf(path, path.length + 1)
+    } catch (error) {
+      throw this.#wrap(error)
+    }
+  }
+
+  /** Hides what lower layers have under a name in a directory, or, without a name, in the directory. */
+  hide(parent: Buffer, rawName?: Buffer): void {
+    this.#path = parent
+    try {
+      if (rawName === undefined) this.#whiteouts.hideContent(parent)
+      else this.#whiteouts.hideName(parent, rawName)
+    } catch (error) {
+      throw this.#wrap(error)
+    }
+  }
+
   endEntry(): void {
     if (!this.#files.isOpen) return
     try {

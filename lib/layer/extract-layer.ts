@@ -1,11 +1,13 @@
 // The end of the chain of `layer`: has a worker verify and extract the layer, and places it.
 import { createHash } from 'node:crypto'
-import { open, opendir, rm } from 'node:fs/promises'
+import { open, rm } from 'node:fs/promises'
 import type { LayerContext } from '../context.ts'
 import { wrapError } from '../errors.ts'
 import { toDigest } from '../oci/digest.ts'
-import type { Dialect, Extraction } from './extraction.ts'
+import type { Extraction } from './extraction.ts'
 import type { Layer, ReplacedSource } from './layer.ts'
+import { isEmpty } from './is-empty.ts'
+import { dialectOf } from './stored-dialect.ts'
 import type { ExtractJob, WorkerPool } from './pool.ts'
 import type { ReadAhead, Taken } from './read-ahead.ts'
 
@@ -45,24 +47,26 @@ async function extractBlob(
   { blob, inflated }: Pick<Taken, 'blob'> & Partial<Taken>,
 ): Promise<void> {
   const { layer, extraction, rootfs, limits, signal } = context
-  const target = layer.target ?? rootfs
+  const target = targetOf(layer, extraction)
   const { uidMap, gidMap, rootless, keepDirlinks, compat } = extraction
   // inodes of another directory, which may be on another file system, would mean other files
-  const hashes = layer.target === undefined ? extraction.hashes : undefined
+  const hashes = target === undefined ? extraction.hashes : undefined
+  const dialect = target === undefined ? 'plain' : dialectOf(layer, extraction)
+  const recordTo = target === undefined ? undefined : layer.recordTo
   const result = await pool.extract(
     {
       blob,
       diffID: layer.diffID,
-      target,
+      target: target ?? rootfs,
       uidMap,
       gidMap,
       rootless,
       keepDirlinks,
       compat,
-      first: await isEmpty(target),
-      dialect: dialectOf(layer, extraction),
-      hashFiles: hashes !== undefined || layer.recordTo !== undefined,
-      recordTo: layer.target === undefined ? undefined : layer.recordTo,
+      first: await isEmpty(target ?? rootfs),
+      dialect,
+      hashFiles: hashes !== undefined || recordTo !== undefined,
+      recordTo,
       limits,
     },
     { signal, inflated, onStart: counters => layer.reportProgress(() => counters) },
@@ -74,7 +78,7 @@ async function extractBlob(
   layer.placeExtracted({
     by: 'koci',
     verified: true,
-    ...(layer.target === undefined ? {} : { dir: layer.target }),
+    ...(target === undefined ? {} : { dir: target, dialect }),
     report: {
       entries: result.entries,
       bytes: result.bytes,
@@ -85,10 +89,12 @@ async function extractBlob(
   })
 }
 
-/** One tree for all layers has no whiteouts in it. */
-function dialectOf(layer: Layer, { layering, dialect }: Extraction): Dialect {
-  if (layer.target === undefined) return 'plain'
-  return layer.dialect ?? (layering === 'stacked' ? dialect : 'plain')
+/**
+ * A directory for the layer alone, if somebody named one. Merged, a layer that needs those below it can only go on top of
+ * them.
+ */
+function targetOf({ target, needsBelow }: Layer, { layering }: Extraction): string | undefined {
+  return layering === 'merged' && needsBelow !== undefined ? undefined : target
 }
 
 /** A private copy of what a replaced source yields, for the worker to read. */
@@ -117,18 +123,4 @@ async function spoolSource(
   }
   const digest = toDigest('sha256', hash.digest('hex'))
   return { path: spool, offset: 0, size, digest, compression: source.compression }
-}
-
-/** Whether there is nothing yet that whiteouts could delete. */
-async function isEmpty(directory: string): Promise<boolean> {
-  try {
-    const entries = await opendir(directory)
-    try {
-      return (await entries.read()) === null
-    } finally {
-      await entries.close()
-    }
-  } catch (error) {
-    throw wrapError(error, directory)
-  }
 }

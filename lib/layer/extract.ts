@@ -123,7 +123,8 @@ export function extractBlob(
   }
 }
 
-function openTarget(path: string, widen: boolean): Rooted<DirectoryState> {
+/** Opens the directory that a layer is applied to. */
+export function openTarget(path: string, widen: boolean): Rooted<DirectoryState> {
   try {
     return openRooted<DirectoryState>(path, { widen })
   } catch (error) {
@@ -132,7 +133,7 @@ function openTarget(path: string, widen: boolean): Rooted<DirectoryState> {
 }
 
 /** Counts, and looks at the flag, between the reader and the applier. */
-class SupervisedApplier implements TarHandler {
+export class SupervisedApplier implements TarHandler {
   readonly #applier: LayerApplier
   readonly #control: Control
   readonly #maxEntries: number

@@ -15,6 +15,7 @@ import {
 import type { Privileges } from '../fs/privileges.ts'
 import { statBriefly, type BriefStat } from '../fs/stat.ts'
 import * as sys from '../fs/syscall.ts'
+import { copyContent } from './copy-content.ts'
 import type { Directory, DirectoryState } from './directory-state.ts'
 import { FileBody } from './file-body.ts'
 import type { FileHashes } from './file-hashes.ts'
@@ -41,6 +42,8 @@ export class FileWriter {
   readonly #body = new FileBody()
   readonly #stat: BriefStat = { ino: 0n, mode: 0, uid: 0, gid: 0 }
   #file: OpenFile | undefined
+  /** The content is there already. */
+  #filled: { readonly sum: Uint8Array | undefined } | undefined
 
   constructor(
     tree: WorkingTree,
@@ -74,6 +77,14 @@ export class FileWriter {
     this.#body.begin(fd, header.size, this.#hashes !== undefined)
   }
 
+  /** Gives the file the content of another one, which is open; `sum`: its hash, if it is known. */
+  fill(source: number, sum: Uint8Array | undefined, poll: () => void): void {
+    const file = this.#file
+    if (file === undefined) return
+    copyContent(source, file.fd, file.header.size, poll)
+    this.#filled = { sum }
+  }
+
   data(chunk: Buffer, offset: number): void {
     this.#body.data(chunk, offset)
   }
@@ -82,7 +93,8 @@ export class FileWriter {
   finish(): void {
     const file = this.#file
     if (file === undefined) return
-    const sum = this.#body.end()
+    const { sum } = this.#filled ?? { sum: this.#body.end() }
+    this.#filled = undefined
     const { fd, header, path } = file
     const { metadata } = this.#tree
     const mode = this.#settleOwner(file)
@@ -108,6 +120,7 @@ export class FileWriter {
   close(): void {
     if (this.#file !== undefined) close(this.#file.fd)
     this.#file = undefined
+    this.#filled = undefined
   }
 
   /** Whether the file can be made with its mode (never setuid) at once, being ours from the start. */

@@ -37,6 +37,8 @@ export interface Placement {
   /** Whether the DiffID was verified for what is there, now or when it was stored. */
   readonly verified: boolean
   readonly report?: LayerReport | undefined
+  /** How whiteouts are stored in `dir`. @default that of the run, or the one in which this process stores layers */
+  readonly dialect?: Dialect | undefined
   /** Reads what is recorded of the directory, if whoever placed the layer has a record; undefined if it turns out to be unfit. */
   readonly loadRecord?: (() => Promise<TreeRecord | undefined>) | undefined
   /**

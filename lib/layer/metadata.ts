@@ -21,6 +21,8 @@ export interface MetadataOptions {
   readonly rootless: boolean
   /** Whose xattr namespace is overlayfs's own. @default 'plain': nobody's */
   readonly dialect?: Dialect | undefined
+  /** Entries come from a stored tree: their ids are the host's, their attributes are to be as they are. */
+  readonly stored?: boolean | undefined
 }
 
 type Xattrs = TarHeader['xattrs']
@@ -56,13 +58,17 @@ export class Metadata {
     this.#privileges = privileges
     this.#warnings = warnings
     this.#reserved = overlayNamespace(options.dialect)
-    this.#verbatim = !options.rootless && this.#reserved === undefined
+    this.#verbatim =
+      options.stored === true || (!options.rootless && this.#reserved === undefined)
   }
 
   /** Finds out who is to own an entry; `uid` and `gid` say so afterwards. Rootless, that is always us. */
   setOwner(uid: number, gid: number, subject: Buffer): void {
     if (uid === this.#lastUid && gid === this.#lastGid) return
-    if (this.#options.rootless) {
+    if (this.#options.stored === true) {
+      this.uid = uid
+      this.gid = gid
+    } else if (this.#options.rootless) {
       this.uid = this.#privileges.uid
       this.gid = this.#privileges.gid
     } else {

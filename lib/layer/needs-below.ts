@@ -1,9 +1,9 @@
 // Whether a layer that was extracted alone would look different, had it been extracted on top of those below it. What the
 // tar leaves open is where it matters: a directory that it implies may be a symlink below, and the path leads elsewhere.
-import { wrapError } from '../errors.ts'
+import { isError, wrapError } from '../errors.ts'
 import { S_IFDIR, S_IFLNK, S_IFMT } from '../fs/libc.ts'
 import { printable } from '../text.ts'
-import type { Extraction } from './extraction.ts'
+import type { Dialect, Extraction } from './extraction.ts'
 import type { Layer } from './layer.ts'
 import { openLowerStack, type OpenedLayers } from './lower-stack.ts'
 
@@ -21,11 +21,20 @@ export function reasonToNeedBelow(
 ): string | undefined {
   // extracted on top of them already, or the base
   if (layer.needsBelow !== undefined || below.length === 0) return undefined
-  const { implied = [], hollow = [], entries = [] } = layer.placed?.report?.stacking ?? {}
-  if (implied.length === 0 && hollow.length === 0 && entries.length === 0) return undefined
   const dirs = below.flatMap(({ placed }) => (placed?.dir === undefined ? [] : [placed.dir]))
+  return reasonIn(dirs, extraction.dialect, layer, opened)
+}
+
+function reasonIn(
+  dirs: readonly string[],
+  dialect: Dialect,
+  { placed, digest }: Layer,
+  opened?: OpenedLayers,
+): string | undefined {
+  const { implied = [], hollow = [], entries = [] } = placed?.report?.stacking ?? {}
+  if (implied.length === 0 && hollow.length === 0 && entries.length === 0) return undefined
   try {
-    using stack = openLowerStack(dirs, extraction.dialect, opened)
+    using stack = openLowerStack(dirs, dialect, opened)
     const typeOf = (path: string): number =>
       (stack.lookup(Buffer.from(path, 'latin1'))?.stat.mode ?? 0) & S_IFMT
     // directories above one in a list are in it, too, or have an entry that replaces whatever is below
@@ -36,8 +45,34 @@ export function reasonToNeedBelow(
         return `${nameOf(path)}, which only whiteouts are in, is no directory in the layers below`
     return undefined
   } catch (error) {
-    throw wrapError(error, `layers below ${layer.digest}`)
+    throw wrapError(error, `layers below ${digest}`)
   }
+}
+
+/**
+ * The same for a layer that is to be applied to a tree: what is there is what is below.
+ * @throws {SystemError} ERR_KOCI_IO where the tree can't be read
+ */
+export function reasonNotToMerge(layer: Layer, rootfs: string): string | undefined {
+  if (layer.needsBelow !== undefined) return layer.needsBelow
+  try {
+    return reasonIn([rootfs], 'plain', layer)
+  } catch (error) {
+    const { cause } = error as Error
+    if ((cause as NodeJS.ErrnoException | undefined)?.code !== 'EACCES') throw error
+    return 'directories below it are closed to their owner'
+  }
+}
+
+/**
+ * Why a layer that couldn't be extracted alone is to be tried on top of those below it; undefined if that would be in vain.
+ * A link below can lead around what is impossible alone, so that only there it is seen whether the layer is wrong.
+ */
+export function reasonItFailedAlone(error: unknown): string | undefined {
+  if (isError(error, 'NEEDS_BELOW')) return error.details['reason'] as string
+  const { code } = ((error as Error | undefined)?.cause ?? {}) as NodeJS.ErrnoException
+  if (isError(error, 'INVALID_ENTRY') || code === 'ELOOP') return (error as Error).message
+  return undefined
 }
 
 function nameOf(path: string): string {

@@ -155,7 +155,7 @@ export class OverlayWhiteouts implements Whiteouts, TreeObserver {
     if ((stat.mode & S_IFMT) !== S_IFDIR) return
     // a link below, as which it would be linked to, might have led here
     const directory = this.#tree.child(node, name)
-    if (directory === undefined || this.isHidden(directory)) return
+    if (directory === undefined || directory.data?.fresh === true || this.isHidden(node)) return
     if (directory.data?.explicit === true && this.#entries === undefined) return
     throw needsBelow(
       link,

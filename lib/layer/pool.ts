@@ -2,6 +2,7 @@
 // process to stay alive while they are idle. Never terminated: descriptors opened over FFI would stay open.
 import { availableParallelism } from 'node:os'
 import { createError, reviveError } from '../errors.ts'
+import type { StoredJob, StoredResult } from './apply-stored.ts'
 import { Control, type Counters } from './control.ts'
 import type { ExtractJob, ExtractResult } from './extract.ts'
 import { FileHashes } from './file-hashes.ts'
@@ -76,6 +77,30 @@ export class WorkerPool {
     return hashes === undefined
       ? result
       : { ...result, hashes: FileHashes.fromTransferable(hashes) }
+  }
+
+  /**
+   * Applies a stored layer to a tree. As `extract` otherwise.
+   * @throws {KociError} as `applyStored`, with the layer's digest as `details.layer`; ERR_KOCI_ABORTED; ERR_KOCI_WORKER_DIED
+   */
+  async applyStored(job: StoredJob, options: ExtractOptions = {}): Promise<StoredResult> {
+    const control = new Control()
+    const answer = await this.#run(
+      {
+        subject: `layer ${job.digest}`,
+        request: { stored: job, memory: control.memory },
+        abort: () => {
+          control.abort()
+        },
+      },
+      options.signal,
+      () => options.onStart?.(control),
+    )
+    if ('error' in answer) throw reviveError(answer.error)
+    const { applied, hashes } = answer as Extract<Answer, { applied: unknown }>
+    return hashes === undefined
+      ? applied
+      : { ...applied, hashes: FileHashes.fromTransferable(hashes) }
   }
 
   /**

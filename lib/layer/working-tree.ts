@@ -217,7 +217,8 @@ export class WorkingTree {
   #implicitMetadata(): DirectoryMetadata {
     if (this.#implicit !== undefined) return this.#implicit
     // not the one of the entry at hand, whose owner it must keep
-    const owner = new Metadata(this.#options, this.#privileges, this.#warnings)
+    const options = { ...this.#options, stored: false }
+    const owner = new Metadata(options, this.#privileges, this.#warnings)
     owner.setOwner(0, 0, Buffer.from('a directory without an entry'))
     const { uid, gid } = owner
     this.#implicit = { mode: 0o755, uid, gid, mtime: 0n, atime: 0n, xattrs: [] }

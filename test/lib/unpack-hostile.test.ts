@@ -21,47 +21,6 @@ async function setUp(t: { testdir(): string }) {
   return { base, options: { image, bundle: path.join(base, 'bundle'), rootless } }
 }
 
-const misplaced: [what: string, driver: Driver][] = [
-  [
-    'found in a directory of its own',
-    {
-      name: 'store',
-      locate: async (ctx, next) => {
-        if (ctx.layer.index === 0) return next()
-        ctx.layer.place({ dir: path.dirname(ctx.bundle.path), by: 'store', verified: true })
-        return undefined
-      },
-    },
-  ],
-  [
-    'given a target of its own',
-    {
-      name: 'store',
-      layer: async (ctx, next) => {
-        ctx.layer.target = await ctx.bundle.claim(`layer-${ctx.layer.index}`)
-        mkdirSync(ctx.layer.target)
-        await next()
-      },
-    },
-  ],
-  [
-    'placed elsewhere by a driver',
-    {
-      name: 'store',
-      layer: ctx => ctx.layer.place({ dir: '/nowhere', by: 'store', verified: true }),
-    },
-  ],
-]
-for (const [what, driver] of misplaced)
-  await t.test(`a layer ${what} is never missing from a merged rootfs`, async t => {
-    const { base, options } = await setUp(t)
-    await t.rejects(new Koci().use(driver).unpack(options), {
-      code: 'ERR_KOCI_NOT_MERGED',
-      message: /^sha256:[0-9a-f]{64}: (store|koci) has the layer .*chain is store/,
-    })
-    t.same(readdirSync(base), ['images'])
-  })
-
 const reports: [what: string, report: { entries: number; bytes: number }, code?: string][] = [
   ['as large as allowed', { entries: 10, bytes: 1000 }],
   ['of too many entries', { entries: 11, bytes: 1000 }, 'ERR_KOCI_LIMIT_EXCEEDED'],
