@@ -160,6 +160,11 @@ const commands: readonly (CommandEntry | CommandGroup)[] = [
     load: async () => (await import('./commands/gc.ts')).gc,
   },
   cache,
+  {
+    name: 'verify',
+    description: 'read everything in a layout and tell what is wrong with it',
+    load: async () => (await import('./commands/verify.ts')).verify,
+  },
   raw,
 ]
 

@@ -230,6 +230,11 @@ export const errorTable = {
     '{subject}: file changed while it was read - stop what writes to the rootfs and repack again',
     'A file of the rootfs changed while it was packed.',
   ],
+  LAYOUT_DAMAGED: [
+    'IntegrityError',
+    '{subject}: {count} problems found',
+    'A layout was verified and is not what it says; the problems were listed before.',
+  ],
   TREE_DIFFERS: [
     'IntegrityError',
     '{subject}: validation failed: {count} differences found',

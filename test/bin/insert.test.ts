@@ -11,6 +11,7 @@ import { createServer } from 'node:net'
 import path from 'node:path'
 import t from 'tap'
 import { makeImage } from '../support/image.ts'
+import { temporary } from '../support/peers.ts'
 import { describeTree } from '../support/tree.ts'
 import { koci } from './run-koci.ts'
 
@@ -46,7 +47,7 @@ async function treeOf(cwd: string, tag: string): Promise<string[]> {
 await t.test(
   'a tree is inserted with its links and modes, from any working directory',
   async t => {
-    const cwd = t.testdir()
+    const cwd = temporary(t, 'insert')
     await prepare(cwd)
     const args = ['insert', '--tag', 'b', ...rootless, '--image', '../images:a']
     t.same(await koci([...args, '../src', '/etc'], { cwd: path.join(cwd, 'inside') }), silent)
@@ -60,7 +61,7 @@ await t.test(
 )
 
 await t.test('--opaque hides what was there, --whiteout removes it', async t => {
-  const cwd = t.testdir()
+  const cwd = temporary(t, 'insert')
   await prepare(cwd)
   const insert = ['insert', '--image', 'images:a', '--tag']
   t.same(await koci([...insert, 'b', '--opaque', 'src/barred', 'etc'], { cwd }), silent)
@@ -70,7 +71,7 @@ await t.test('--opaque hides what was there, --whiteout removes it', async t => 
 })
 
 await t.test('a socket is left out, with a warning', async t => {
-  const cwd = t.testdir()
+  const cwd = temporary(t, 'insert')
   await prepare(cwd)
   const server = createServer()
   const socket = path.join(cwd, 'src/s')
@@ -92,7 +93,7 @@ await t.test('a socket is left out, with a warning', async t => {
 })
 
 await t.test('the history says who, and nobody else', async t => {
-  const cwd = t.testdir()
+  const cwd = temporary(t, 'insert')
   await prepare(cwd)
   const made = await koci(['insert', '--json', '--image', 'images:a', 'src', 'x'], { cwd })
   t.match(JSON.parse(made.stdout), { tag: 'a', layers: [{}, { digest: /^sha256:/ }] })
@@ -103,7 +104,7 @@ await t.test('the history says who, and nobody else', async t => {
 })
 
 await t.test('a tar that is none is added with a warning; a pipe can be read', async t => {
-  const cwd = t.testdir()
+  const cwd = temporary(t, 'insert')
   await prepare(cwd)
   writeFileSync(path.join(cwd, 'gz'), Buffer.from('1f8b0800', 'hex'))
   const args = ['raw', 'add-layer', '--image', 'images:a']
