@@ -1,10 +1,10 @@
 // Who extracts a layer: in one process one at a time by a promise, between processes by the lock of its name. Nobody who
 // waits holds anything: no worker, no lock, no place in the queue.
 import { availableParallelism } from 'node:os'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { createError } from '../../lib/errors.ts'
+import path from 'node:path'
 import type { Lock } from '../../lib/fs/lock.ts'
 import type { Store } from './store.ts'
+import { Watch } from './watch.ts'
 
 /** The right to extract a layer. To be disposed of, whatever came of it. */
 export interface Claim extends Disposable {
@@ -15,27 +15,44 @@ export interface Claim extends Disposable {
 /** By path of the lock: what this process is extracting. */
 const flights = new Map<string, Promise<void>>()
 
+/** A layer to be waited for. */
+export interface Wanted {
+  /** Of its lock. */
+  readonly name: string
+  /** Under which it may be stored in the end. */
+  readonly names: readonly string[]
+  /** Takes what is there; not called while the lock is held. */
+  readonly take: () => boolean
+  readonly isComplete: () => boolean
+}
+
 /**
- * Claims are for layers that are about to be worked on: as many at a time as keep all workers busy while others are synced.
- * Further ones are left to other processes that want them, too.
+ * Where one process can't keep all processors busy it claims no more layers at a time than it can work on while others are
+ * synced: the rest is left to other processes that want them, too. Elsewhere these would only be in its way.
  */
+const most = availableParallelism() > 4 ? 9 : Infinity
+
+/** The claims of one run. */
 export class Claims {
-  #free = 2 * Math.min(availableParallelism(), 4) + 1
+  readonly #store: Store
+  readonly #watch: Watch
+  #free = most
   readonly #waiting: (() => void)[] = []
 
+  constructor(store: Store) {
+    this.#store = store
+    this.#watch = new Watch(path.join(store.path, 'layers'))
+  }
+
   /**
-   * Waits for the right to extract a layer. Undefined, as soon as `take` could take what somebody else extracted; it isn't
-   * called while the lock is held, `isComplete` is.
+   * Waits for the right to extract a layer; undefined as soon as what somebody else extracted could be taken.
    * @throws {SystemError} ERR_KOCI_ABORTED
    */
-  async wait(
-    store: Store,
-    name: string,
-    { take, isComplete }: { take: () => boolean; isComplete: () => boolean },
-    signal: AbortSignal,
-  ): Promise<Claim | undefined> {
-    const id = `${store.path}/${name}`
-    for (let pauseMs = 1; ;) {
+  async wait(wanted: Wanted, signal: AbortSignal): Promise<Claim | undefined> {
+    const { name, names, take, isComplete } = wanted
+    const id = `${this.#store.path}/${name}`
+    const files = names.map(each => `${each}.json`)
+    for (;;) {
       signal.throwIfAborted()
       if (take()) return undefined
       const flight = flights.get(id)
@@ -44,7 +61,7 @@ export class Claims {
         continue
       }
       await this.#enter()
-      const lock = flights.has(id) ? undefined : store.tryLock(name, { shared: false })
+      const lock = flights.has(id) ? undefined : this.#store.tryLock(name, { shared: false })
       if (lock) {
         if (!isComplete()) return this.#claim(id, lock)
         // completed between the look and the lock
@@ -53,10 +70,7 @@ export class Claims {
         continue
       }
       this.#leave()
-      await sleep(pauseMs, undefined, { signal }).catch((error: unknown) => {
-        throw createError('ABORTED', { subject: id }, error)
-      })
-      pauseMs = Math.min(pauseMs * 2, 50)
+      await this.#watch.until(files, signal)
     }
   }
 

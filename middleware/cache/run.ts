@@ -34,7 +34,7 @@ export const driverName = 'cache'
 export class StoreRun {
   readonly store: Store
   readonly #durable: boolean
-  readonly #claims = new Claims()
+  readonly #claims: Claims
   readonly #held = new Map<string, Lock>()
   /** Under which the bundle has its lease. */
   readonly #leaseID: string
@@ -42,6 +42,7 @@ export class StoreRun {
 
   constructor(ctx: Context, store: Store, durable: boolean) {
     this.store = store
+    this.#claims = new Claims(store)
     this.#durable = durable
     const leaseID = recallLease(ctx.bundle.recall(driverName))
     this.#leaseID = leaseID ?? randomName()
@@ -67,11 +68,17 @@ export class StoreRun {
   async extract(ctx: LayerContext, next: () => Promise<void>): Promise<void> {
     const { layer, extraction, signal } = ctx
     const key = keyToKeep(layer, extraction)
-    const isComplete = (): boolean =>
-      [key, degradedKey(key)].some(each => this.store.lookUp(each) !== undefined)
-    const take = (): boolean => this.take(ctx)
+    const keys = [key, degradedKey(key)]
     const name = nameOfKey(key)
-    using claim = await this.#claims.wait(this.store, name, { take, isComplete }, signal)
+    using claim = await this.#claims.wait(
+      {
+        name,
+        names: keys.map(nameOfKey),
+        take: () => this.take(ctx),
+        isComplete: () => keys.some(each => this.store.lookUp(each) !== undefined),
+      },
+      signal,
+    )
     if (!claim) return
     try {
       using staging = await this.store.stage()
