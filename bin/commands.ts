@@ -108,6 +108,11 @@ const commands: readonly (CommandEntry | CommandGroup)[] = [
     load: async () => (await import('./commands/delta.ts')).delta,
   },
   {
+    name: 'explain',
+    description: 'show what an unpack would do, and why',
+    load: async () => (await import('./commands/explain.ts')).explain,
+  },
+  {
     name: 'drivers',
     description: 'list what --use takes',
     load: async () => (await import('./commands/drivers.ts')).drivers,

@@ -55,6 +55,11 @@ export class Session {
    * @throws {NotFoundError} ERR_KOCI_DRIVER_NOT_FOUND and whatever else is wrong with a chain
    */
   async application(wishes: ChainWishes = {}): Promise<Koci> {
+    return this.compose(await this.chain(wishes))
+  }
+
+  /** An application with this chain. */
+  async compose(chain: readonly ChainPart[]): Promise<Koci> {
     const { Koci } = await import('../lib/application.ts')
     const app = new Koci({ strict: this.#strict })
     app.on('warning', ({ data }) => {
@@ -63,7 +68,7 @@ export class Session {
       const times = count > 1 ? `, ${count} times` : ''
       this.#tellWarning(`${where}${message}`, `${code}${times}`)
     })
-    for (const { driver } of await this.chain(wishes)) app.use(driver)
+    for (const { driver } of chain) app.use(driver)
     return app
   }
 

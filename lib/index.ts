@@ -15,6 +15,7 @@ export type {
 export { steps, type Driver, type Step, type Steps } from './driver.ts'
 export type { DriverOption, OptionValue, Recipe } from './driver-options.ts'
 export * from './errors.ts'
+export { explainBundle, explainUnpack, type Explanation, type LayerPlan } from './explain.ts'
 export type { KociEvents, Warning } from './events.ts'
 export { filter, map } from './iterate.ts'
 export type { Image } from './layout/open-image.ts'

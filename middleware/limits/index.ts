@@ -42,7 +42,10 @@ export function limits(options: Limits = {}): Driver {
       },
       maxDepth: { type: 'number', description: 'components of one path' },
     },
-    explain: () => `refuses layers beyond ${JSON.stringify(bounds)}`,
+    explain: () =>
+      `refuses layers beyond ${Object.entries(bounds)
+        .map(([name, bound]) => `${name} ${bound}`)
+        .join(', ')}`,
     async unpack(ctx, next) {
       Object.assign(ctx.limits, bounds)
       await next()

@@ -155,14 +155,15 @@ await t.test('drivers lists what there is, what it takes, and what it needs', as
     [],
   )
   const list = JSON.parse((await koci(['drivers', '--json'])).stdout)
-  t.match(list, [
+  t.match(
+    list.find((each: { name: string }) => each.name === 'limits'),
     {
       name: 'limits',
       fromBundle: true,
       requires: [],
       options: { maxBytes: { type: 'number', description: String } },
     },
-  ])
+  )
   t.equal(list.length, Object.keys(builtIns).length)
 })
 
