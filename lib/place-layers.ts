@@ -61,9 +61,10 @@ async function placeStacked(run: Run, context: Context): Promise<void> {
     layer.reopen(reason)
     await placeAlone(run, context, layer)
   }
-  const dependent = layers.flatMap(({ chainID, needsBelow }) =>
-    needsBelow === undefined ? [] : [[chainID, needsBelow]],
-  )
+  const dependent = layers.flatMap(({ chainID, needsBelow, placed }) => {
+    const reason = needsBelow ?? placed?.report?.needsBelow
+    return reason === undefined ? [] : [[chainID, reason]]
+  })
   const top = layers.at(-1)?.chainID
   if (top !== undefined) bundle.keepStack({ top, dependent: Object.fromEntries(dependent) })
 }

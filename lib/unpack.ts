@@ -9,6 +9,7 @@ import { recordChain } from './bundle/recorded-chain.ts'
 import { encodeRuntimeConfig, type RuntimeConfig } from './bundle/runtime-config.ts'
 import { Context, type ConfigContext } from './context.ts'
 import { createError } from './errors.ts'
+import { isMountPoint } from './fs/mount-table.ts'
 import { Extraction, type Mapping } from './layer/extraction.ts'
 import { Layer } from './layer/layer.ts'
 import { openImage, type ImageOptions } from './layout/open-image.ts'
@@ -84,9 +85,9 @@ export function layersOf(image: Context['image']): Layer[] {
   )
 }
 
-/** Mounts what is stacked; registers the unmounting before, so that a failure half-way is undone, too. */
+/** Mounts what is stacked; registers the unmounting before, so that a failure half-way is undone, too: of what wasn't mounted. */
 export async function mountLayers(run: Run, context: Context): Promise<void> {
-  run.defer(() => run.app.step('unmount', run, context))
+  if (!isMountPoint(context.rootfs)) run.defer(() => run.app.step('unmount', run, context))
   await run.app.step('mount', run, context, async () => {
     if (context.extraction.layering === 'stacked')
       throw createError('NOT_MOUNTED', {

@@ -59,6 +59,8 @@ export interface LayerReport {
   readonly degraded?: readonly LayerWarning[] | undefined
   /** For a layer in a directory of its own. */
   readonly stacking?: StackingReport | undefined
+  /** Why it was extracted on top of those below it, if it was: what is there holds for its ChainID only. */
+  readonly needsBelow?: string | undefined
 }
 
 /** Something an extraction dealt with, and how often. */

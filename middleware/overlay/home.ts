@@ -24,6 +24,8 @@ interface State {
 export class Home {
   readonly #bundle: Bundle
   #upper: number
+  /** The number that is on disk. */
+  readonly recordedUpper: number
   readonly #layers: Set<string>
   readonly #seams: Map<string, boolean>
   /** Extractions into the bundle that have begun, so that the same layer twice in an image is extracted once. */
@@ -34,6 +36,7 @@ export class Home {
     this.#bundle = bundle
     const { upper, layers, seams } = parseState(bundle)
     this.#upper = upper
+    this.recordedUpper = upper
     this.#layers = new Set(layers)
     this.#seams = new Map(Object.entries(seams))
   }
@@ -141,6 +144,17 @@ export class Home {
       const number = /^upper-(\d+)$/.exec(name)?.[1]
       return number === undefined ? [] : [Number(number)]
     })
+  }
+
+  /** Whether nothing is in an upper directory. */
+  isEmpty(number: number): boolean {
+    return readdirSync(path.join(this.path, `upper-${number}`)).length === 0
+  }
+
+  /** Removes an upper directory, and the work directory beside it. */
+  removeUpper(number: number): void {
+    this.remove(`upper-${number}`)
+    this.remove(`work-${number}`)
   }
 
   /** Removes what is under these names; nothing there is no error. */

@@ -41,8 +41,11 @@ export function overlay(options: OverlayOptions = {}): Driver {
     options: {
       durable: { type: 'boolean', description: 'a refresh syncs what stays; default true' },
     },
-    explain: () =>
-      'stacks layers, mounts them at rootfs, and lists changes from the upper directory',
+    explain: () => {
+      const missing = overlayObstacle()
+      const reason = missing === undefined ? '' : `, but can't here: it needs ${missing}`
+      return `mounts layers at rootfs, and reads changes off the upper directory${reason}`
+    },
 
     async unpack(ctx, next) {
       assertCanMount(ctx)
@@ -87,6 +90,7 @@ export function overlay(options: OverlayOptions = {}): Driver {
       if (!isOurs(ctx)) return next()
       const { layers, extraction, signal } = ctx
       const home = homeOf(ctx)
+      findMount(ctx.rootfs, home)
       const stack = planStack(layers, extraction, home)
       const { dialect } = extraction
       ctx.changes = await listUpper({ upper: home.upper, stack, dialect, signal })
@@ -100,7 +104,7 @@ export function overlay(options: OverlayOptions = {}): Driver {
 
     async repack(ctx, next) {
       if (!isOurs(ctx)) return next()
-      const mount = findMount(ctx.rootfs)
+      const mount = findMount(ctx.rootfs, homeOf(ctx))
       // it would fail in the end
       if (mount && ctx.options.refresh) assertFree(mount, ctx.rootfs)
       try {

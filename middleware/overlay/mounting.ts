@@ -1,10 +1,11 @@
 // The mount at `<bundle>/rootfs`: made, recognized, taken down.
 import { existsSync, mkdirSync } from 'node:fs'
+import path from 'node:path'
 import type { Context } from '../../lib/context.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
 import { close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, open } from '../../lib/fs/libc.ts'
 import { mountOverlay, mountSource, unmount } from '../../lib/fs/mount.ts'
-import { holdersOf, mountAt, type Mount } from '../../lib/fs/mount-table.ts'
+import { holdersOf, mountAt, superOption, type Mount } from '../../lib/fs/mount-table.ts'
 import type { Home } from './home.ts'
 import { dress } from './look.ts'
 import { planStack, type Stack } from './stack.ts'
@@ -15,8 +16,8 @@ import { planStack, type Stack } from './stack.ts'
  */
 export function mountRootfs(context: Context, home: Home): void {
   const { rootfs, layers, extraction } = context
-  const present = findMount(rootfs)
-  if (present) return
+  if (findMount(rootfs, home)) return
+  dropStale(context, home)
   const stack = planStack(layers, extraction, home)
   makeUpper(home, stack, context)
   mountOverlay({
@@ -39,19 +40,47 @@ export function unmountRootfs({ rootfs }: Context): void {
   unmount(rootfs)
 }
 
-/** The bundle's mount, if it is there; another one is an error: beneath it nothing could be seen. */
-export function findMount(rootfs: string): Mount | undefined {
+/**
+ * The bundle's mount, if it is there; another one is an error: beneath it nothing could be seen. With `home`, so is one with an
+ * upper directory that isn't the one that counts: a refresh was killed after it had mounted.
+ */
+export function findMount(rootfs: string, home?: Home): Mount | undefined {
   let mount: Mount | undefined
   try {
     mount = mountAt(rootfs)
   } catch (error) {
     throw wrapError(error, rootfs)
   }
-  if (!mount || (mount.type === 'overlay' && mount.source === mountSource)) return mount
-  throw createError('MOUNT_FAILED', {
-    subject: rootfs,
-    reason: `something else (${mount.type}) is mounted there`,
-  })
+  if (!mount) return undefined
+  if (mount.type !== 'overlay' || mount.source !== mountSource)
+    throw createError('MOUNT_FAILED', {
+      subject: rootfs,
+      reason: `something else (${mount.type}) is mounted there`,
+    })
+  // by its name only: a bundle can be moved while it is mounted
+  const upper = path.basename(superOption(mount, 'upperdir') ?? '')
+  if (home && upper !== path.basename(home.upper))
+    throw createError('INVALID_BUNDLE', {
+      subject: rootfs,
+      reason: `a refresh was interrupted, and ${upper} is mounted, which doesn't count - unmount it, then mount it again`,
+    })
+  return mount
+}
+
+/**
+ * Upper directories that don't count, as koci.json on disk has it: older ones were to be removed, newer ones are kept if
+ * there is something in them.
+ */
+function dropStale({ warn }: Context, home: Home): void {
+  for (const number of home.upperNumbers()) {
+    if (number === home.upperNumber || number === home.recordedUpper) continue
+    if (number < home.recordedUpper || home.isEmpty(number)) home.removeUpper(number)
+    else
+      warn({
+        code: 'UPPER_LEFT',
+        message: `${home.path}/upper-${number} was left by a refresh that was interrupted; what was changed since is in there only`,
+      })
+  }
 }
 
 /**

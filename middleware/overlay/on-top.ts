@@ -96,7 +96,9 @@ export async function extractOnTop(
   const { placed } = layer
   if (placed?.dir !== merged) return
   scratch.settle()
-  layer.move(target, placed.by, { report: placed.report && { ...placed.report, stacking } })
+  const { needsBelow } = layer
+  const report = placed.report && { ...placed.report, stacking, needsBelow }
+  layer.move(target, placed.by, { report })
   if (recordTo === undefined) return
   const { signal } = context
   layer.recorded = await writeLayerRecord(target, recordTo, layer.diffID, { signal })

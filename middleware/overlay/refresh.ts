@@ -21,16 +21,11 @@ export async function refreshUpper(
   const next = Math.max(...home.upperNumbers(), number) + 1
   context.defer(() => {
     home.upperNumber = number
-    remove(home, next)
+    home.removeUpper(next)
   })
   home.upperNumber = next
   rebaseUpper(from, home.upper, changes, { dialect, durable })
   bundle.discard(() => {
-    for (const each of home.upperNumbers()) if (each < next) remove(home, each)
+    for (const each of home.upperNumbers()) if (each < next) home.removeUpper(each)
   })
-}
-
-function remove(home: Home, number: number): void {
-  home.remove(`upper-${number}`)
-  home.remove(`work-${number}`)
 }

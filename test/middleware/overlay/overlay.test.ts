@@ -15,6 +15,7 @@ import { namespace, runInNamespaces } from '../../support/namespaces.ts'
 import { finish, ordinaryMissing, temporary } from '../../support/peers.ts'
 import { describeTree } from '../../support/tree.ts'
 
+t.setTimeout(300_000)
 const rootless = namespace === 'user'
 const layersOf = (count: number): TestLayer[] =>
   Array.from({ length: count }, (_, index) => [
@@ -199,6 +200,53 @@ async function inNamespace(): Promise<void> {
     t.strictSame(fs.readdirSync(path.join(rootfs, 'd')).sort(), ['0', '1'])
     await unmountBundle(app(), { bundle })
   })
+
+  for (const [step, isMounted] of [
+    ['refresh', false],
+    ['mount', true],
+  ] as const)
+    await t.test(`a refresh that is killed after ${step} is found out`, async t => {
+      const { images, bundle, rootfs, image } = await setUp(t)
+      await app().unpack({ image, bundle, rootless })
+      fs.writeFileSync(path.join(rootfs, 'new'), 'new')
+      fs.writeFileSync(path.join(rootfs, 'masked'), 'masked')
+      const tree = describeTree(rootfs)
+      const options = { image: `${images}:new`, bundle, refresh: true, maskPaths: ['/masked'] }
+      const script = `
+        import { Koci, overlay } from ${JSON.stringify(path.resolve('middleware/index.ts'))}
+        const dead = { name: 'dead', async ${step}(ctx, next) {
+          await next()
+          if (ctx.newLayers ?? ctx.layers.length > 2) process.kill(process.pid, 'SIGKILL')
+        } }
+        await new Koci().use(dead).use(overlay()).repack(${JSON.stringify(options)})`
+      const { status } = finish(process.execPath, ['--input-type=module', '-e', script])
+      t.equal(status, null, 'killed')
+      t.equal(isMountPoint(rootfs), isMounted)
+      if (isMounted) {
+        fs.writeFileSync(path.join(rootfs, 'later'), 'later')
+        const wrong = { code: 'ERR_KOCI_INVALID_BUNDLE', message: /upper-2 is mounted/ }
+        await t.rejects(listDelta(app(), { bundle }), wrong)
+        await t.rejects(mountBundle(app(), { bundle }), wrong)
+        await t.rejects(app().repack(options), wrong)
+        await unmountBundle(app(), { bundle })
+      }
+      const warnings: string[] = []
+      const warned = app()
+      warned.on('warning', ({ data }) => {
+        warnings.push(data.code)
+      })
+      await mountBundle(warned, { bundle })
+      t.strictSame(warnings, ['UPPER_LEFT'], 'and what is in there is kept')
+      t.ok(fs.existsSync(path.join(bundle, 'overlay/upper-2/masked')))
+      t.strictSame(describeTree(rootfs), tree, 'as it was')
+      await app().repack(options)
+      t.strictSame(describeTree(rootfs), tree)
+      t.strictSame(
+        (await listDelta(app(), { bundle })).map(({ path }) => path),
+        ['masked'],
+      )
+      await unmountBundle(app(), { bundle })
+    })
 
   await t.test('what uses the rootfs keeps it mounted, and is told', async t => {
     const { images, bundle, rootfs, image } = await setUp(t)
