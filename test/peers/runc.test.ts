@@ -9,8 +9,11 @@ import {
 } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { Koci } from '../../lib/index.ts'
+import { unmount } from '../../lib/fs/mount.ts'
+import { isMountPoint } from '../../lib/fs/mount-table.ts'
+import { Koci, unmountBundle } from '../../lib/index.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
+import { overlay } from '../../middleware/overlay/index.ts'
 import { makeImage } from '../support/image.ts'
 import { finish, isRoot, missing, run, temporary, type Finished } from '../support/peers.ts'
 import type { TarMember } from '../support/tar-builder.ts'
@@ -113,6 +116,51 @@ await t.test('what is packed runs again', { skip: canRun() }, async t => {
   const { status, stdout, stderr } = runContainer(t, base, again)
   t.match({ status, stdout, stderr }, { status: 0, stdout: '/bin/tool argument\n', stderr: '' })
 })
+
+await t.test(
+  'a bundle of stacked layers runs as it is, and is taken down when nothing runs any more',
+  { skip: canRun() },
+  async t => {
+    const base = temporary(t, 'runc')
+    const images = path.join(base, 'images')
+    const bundle = path.join(base, 'bundle')
+    const image = await makeImage(images, 'test', {
+      layers: [
+        [...directories, ...shell()],
+        [{ name: 'etc/motd', body: 'from a lower directory\n' }],
+      ],
+      config: {
+        Entrypoint: ['/bin/sh', '-c'],
+        Cmd: ['read line < /etc/motd; echo "$line"; echo written > /etc/new; exit 7'],
+      },
+    })
+    const app = new Koci().use(overlay())
+    const { rootfs } = await app.unpack({ image, bundle })
+    t.teardown(() => {
+      if (isMountPoint(rootfs)) unmount(rootfs)
+    })
+    withoutTerminal(bundle)
+    const file = path.join(bundle, 'config.json')
+    const config = JSON.parse(readFileSync(file, 'utf8'))
+    config.root.readonly = false
+    writeFileSync(file, JSON.stringify(config))
+    const { status, stdout, stderr } = runContainer(t, base, bundle)
+    t.match(
+      { status, stdout, stderr },
+      { status: 7, stdout: 'from a lower directory\n', stderr: '' },
+    )
+
+    const { changes } = await app.repack({ image: `${images}:after`, bundle, refresh: true })
+    const found = changes.map(({ kind, path }) => `${kind} ${path}`)
+    t.strictSame(
+      found.filter(line => !/ (dev|proc|sys)(\/|$)/.test(line)),
+      ['M etc', 'A etc/new'],
+    )
+    t.equal(readFileSync(path.join(rootfs, 'etc/new'), 'utf8'), 'written\n')
+    await unmountBundle(app, { bundle })
+    t.strictSame(readdirSync(rootfs), [])
+  },
+)
 
 /** Tests have no terminal; nothing else is changed. */
 function withoutTerminal(bundle: string): void {
