@@ -170,6 +170,11 @@ const commands: readonly (CommandEntry | CommandGroup)[] = [
     description: 'read everything in a layout and tell what is wrong with it',
     load: async () => (await import('./commands/verify.ts')).verify,
   },
+  {
+    name: 'completion',
+    description: 'print what a shell needs to complete command lines',
+    load: async () => (await import('./commands/completion.ts')).completion,
+  },
   raw,
 ]
 
