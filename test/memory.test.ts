@@ -71,6 +71,12 @@ function* bigHeaders(): TarPieces {
   }
 }
 
+function* longLinks(): TarPieces {
+  const target = 't'.repeat(4095)
+  for (let at = 0; at < 10_000; at++)
+    yield tarBytes([{ name: `s${at}`, type: 'symlink', linkname: target }], { end: false })
+}
+
 function* oneBody(bytes: number): TarPieces {
   yield tarBytes([{ ...file, name: 'zeros', size: bytes }], { end: false }).subarray(0, 512)
   yield* zeros(bytes)
@@ -90,6 +96,7 @@ const small: [
   ],
   ['deep paths', deepPaths, 'gzip', /^peak/],
   ['large pax headers', bigHeaders, 'gzip', /^peak/],
+  ['targets of links', longLinks, 'gzip', /ERR_KOCI_LIMIT_EXCEEDED/],
   [
     'half a gigabyte of zeros',
     () => oneBody(512 * megabyte),

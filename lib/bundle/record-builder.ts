@@ -1,4 +1,5 @@
 // Fills the columns of a record, entry by entry, in mtree order. The columns grow by doubling.
+import { createError } from '../errors.ts'
 import { S_IFDIR, S_IFMT } from '../fs/libc.ts'
 import { extraLength, writeExtra, type Extra } from './extra.ts'
 import {
@@ -9,6 +10,10 @@ import {
   TreeRecord,
   type Columns,
 } from './record.ts'
+
+/** Bytes of link targets and attributes beyond {@link extraShare} for each entry: all of them are in memory. */
+const maxExtras = 8 << 20
+const extraShare = 128
 
 /** The attributes of an entry that are in columns of their own; see {@link Columns}. */
 export interface Row {
@@ -72,14 +77,29 @@ export class RecordBuilder {
     this.#columns.flags[row] = (this.#columns.flags[row] as number) | flagHashed
   }
 
-  /** Sets what has no column; nothing is stored if it is empty. */
+  /**
+   * Sets what has no column; nothing is stored if it is empty.
+   * @throws {LimitError} ERR_KOCI_LIMIT_EXCEEDED for far more than any real tree has: a small layer can hold gigabytes
+   */
   setExtra(row: number, extra: Extra): void {
     if (!extra.rawLinkname && !extra.device && !extra.xattrs?.length) return
     const length = extraLength(extra)
+    this.#checkExtras(row, length)
     if (this.#extraEnd + length > this.#extras.length)
       this.#extras = grow(this.#extras, this.#extraEnd, length)
     this.#columns.extra[row] = this.#extraEnd
     this.#extraEnd = writeExtra(extra, this.#extras, this.#extraEnd)
+  }
+
+  #checkExtras(row: number, more: number): void {
+    const maximum = maxExtras + extraShare * this.count
+    const value = this.#extraEnd + more
+    if (value <= maximum) return
+    const { nameEnd } = this.#columns
+    const from = row === 0 ? 0 : (nameEnd[row - 1] as number)
+    const subject = this.#names.subarray(from, (nameEnd[row] as number) - 1)
+    const limit = 'size of the link targets and extended attributes of a tree'
+    throw createError('LIMIT_EXCEEDED', { subject, limit, value, maximum })
   }
 
   /**

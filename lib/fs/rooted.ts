@@ -38,6 +38,8 @@ export class DirNode<Data = unknown> {
   /** Undefined for the root. */
   readonly parent: DirNode<Data> | undefined
   readonly name: CString
+  /** 0 for the root. */
+  readonly depth: number
   /** As it was when the directory was first seen. */
   readonly stat: Stat
   /** -1 while closed; ask `Rooted.fdOf()`. */
@@ -55,6 +57,7 @@ export class DirNode<Data = unknown> {
   constructor(parent: DirNode<Data> | undefined, name: CString, fd: number, stat: Stat) {
     this.parent = parent
     this.name = name
+    this.depth = parent === undefined ? 0 : parent.depth + 1
     this.fd = fd
     this.stat = stat
   }
@@ -244,10 +247,8 @@ export class Rooted<Data = unknown> {
 
   /** Sets the modes that were widened or deferred; deepest first, because a directory's mode may bar the way to those beneath. */
   restoreModes(): void {
-    const deepestFirst = [...this.#modes]
-      .map(([node, mode]) => ({ node, mode, depth: depthOf(node) }))
-      .sort((one, other) => other.depth - one.depth)
-    for (const { node, mode } of deepestFirst) fchmod(this.fdOf(node), mode)
+    const deepestFirst = [...this.#modes].sort(([one], [other]) => other.depth - one.depth)
+    for (const [node, mode] of deepestFirst) fchmod(this.fdOf(node), mode)
     this.#modes.clear()
   }
 
@@ -393,12 +394,6 @@ export class Rooted<Data = unknown> {
     node.fd = -1
     this.#open.delete(node)
   }
-}
-
-function depthOf(node: DirNode): number {
-  let depth = 0
-  for (let above = node.parent; above !== undefined; above = above.parent) depth += 1
-  return depth
 }
 
 function isSame(one: Stat, other: Stat): boolean {

@@ -32,6 +32,8 @@ import { keyOf, pathOf, type TreeObserver, type WorkingTree } from './working-tr
 
 const yes = Buffer.from('y')
 const nothing = Buffer.alloc(0)
+/** Bytes of all paths that are listed: a single path of a megabyte implies gigabytes of them. */
+const maxListed = 4 << 20
 
 /**
  * Whiteouts in an overlay dialect, for a tree that was empty.
@@ -49,6 +51,7 @@ export class OverlayWhiteouts implements Whiteouts, TreeObserver {
   readonly #missing: string[] = []
   readonly #hollow: string[] = []
   readonly #entries: string[] | undefined
+  #listed = 0
 
   constructor(
     tree: WorkingTree,
@@ -102,7 +105,12 @@ export class OverlayWhiteouts implements Whiteouts, TreeObserver {
 
   made(node: Directory, implied: boolean): void {
     const list = implied ? this.#implied : this.#entries
-    list?.push(pathOf(node).toString('latin1'))
+    if (!list) return
+    const path = pathOf(node)
+    this.#listed += path.length
+    if (this.#listed > maxListed)
+      throw needsBelow(path, `directories like it, with their paths, fill ${maxListed} bytes`)
+    list.push(path.toString('latin1'))
   }
 
   finished(node: Directory, fd: number): void {

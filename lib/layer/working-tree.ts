@@ -1,6 +1,6 @@
 // The tree that a layer is applied to, with what is noted about its directories until the layer is complete.
 // Whatever makes or removes a name in it goes through here, or says so here.
-import { wrapError } from '../errors.ts'
+import { createError, wrapError } from '../errors.ts'
 import { check, errno, futimens, SystemCallError, type CString } from '../fs/libc.ts'
 import type { Privileges } from '../fs/privileges.ts'
 import type { Rooted } from '../fs/rooted.ts'
@@ -22,6 +22,8 @@ export interface TreeOptions extends MetadataOptions {
   readonly first: boolean
   /** How whiteouts are stored. @default 'plain' */
   readonly dialect?: Dialect | undefined
+  /** How deep a directory may be: links lead deeper than paths do. */
+  readonly maxDepth?: number | undefined
 }
 
 /** Whoever stores whiteouts has to know which directories this layer made, and what they became. */
@@ -114,6 +116,14 @@ export class WorkingTree {
     parent.changed = true
     const child = this.child(node, name)
     if (child === undefined) throw new SystemCallError(-errno.ESTALE, 'openat', name)
+    const { maxDepth = Infinity } = this.#options
+    if (child.depth > maxDepth)
+      throw createError('LIMIT_EXCEEDED', {
+        subject: pathOf(child),
+        limit: 'depth of a directory',
+        value: child.depth,
+        maximum: maxDepth,
+      })
     const { observer } = this
     const state = new DirectoryState(
       observer === undefined || replaced || observer.isHidden(node),

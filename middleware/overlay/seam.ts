@@ -1,7 +1,14 @@
 // A seam: a tiny lower directory right above the layer it mends. A layer that was extracted alone has directories for which
 // its tar has no entry; overlayfs shows what the topmost layer has, which would be made-up metadata. The seam has these
 // directories as the layers below show them. What is there only to hold whiteouts, with nothing below, it hides.
-import { cstring, mkdirat, mknodat, S_IFCHR } from '../../lib/fs/libc.ts'
+import {
+  cstring,
+  errno,
+  mkdirat,
+  mknodat,
+  S_IFCHR,
+  SystemCallError,
+} from '../../lib/fs/libc.ts'
 import { openRooted, type DirNode, type Rooted } from '../../lib/fs/rooted.ts'
 import { setXattr } from '../../lib/fs/xattr.ts'
 import type { Dialect } from '../../lib/layer/extraction.ts'
@@ -42,23 +49,32 @@ export function makeSeam(plan: SeamPlan, make: () => string): boolean {
 
 function planPieces({ missing, wanted, own, hides, dialect }: SeamPlan): Pieces {
   const pieces: Pieces = new Map()
+  /** What is hidden, and what is in it: all of it is among `missing`. */
+  const hidden = new Set<string>()
+  const lookupOwn = lookupIn(own)
+  const lookupWanted = lookupIn(wanted)
   const look = (entry: LowerEntry): Look | undefined =>
     entry.directory?.in(entry.layer, fd => lookOf(fd, dialect))
   const addAbove = (path: string): void => {
-    for (const above of parentsOf(path)) {
-      if (pieces.has(above)) continue
-      const entry = own.lookup(bytes(above))
+    // what is above a piece is one, too
+    const absent: string[] = []
+    for (let at = parentOf(path); at !== '' && !pieces.has(at); at = parentOf(at))
+      absent.push(at)
+    for (const above of absent.reverse()) {
+      const entry = lookupOwn(above)
       const shown = entry && look(entry)
       if (shown) pieces.set(above, shown)
     }
   }
   for (const path of missing) {
-    if (parentsOf(path).some(above => pieces.has(above) && pieces.get(above) === undefined))
+    if (hidden.has(parentOf(path))) {
+      hidden.add(path)
       continue
-    const entry = own.lookup(bytes(path))
+    }
+    const entry = lookupOwn(path)
     const present = entry && look(entry)
     if (!present) continue
-    const below = wanted.lookup(bytes(path))
+    const below = lookupWanted(path)
     if (below?.directory) {
       const shown = look(below) as Look
       if (isSameLook(shown, present)) continue
@@ -67,21 +83,41 @@ function planPieces({ missing, wanted, own, hides, dialect }: SeamPlan): Pieces 
     } else if (!below && hides(path)) {
       addAbove(path)
       pieces.set(path, undefined)
+      hidden.add(path)
     }
   }
   return pieces
 }
 
+/** Looks paths up, parents before what is in them: most are the child of one that was looked up just before. */
+function lookupIn(stack: LowerStack): (path: string) => LowerEntry | undefined {
+  const known: { path: string; entry: LowerEntry | undefined } = { path: '', entry: undefined }
+  return path => {
+    const parent = parentOf(path)
+    const entry =
+      parent !== '' && parent === known.path
+        ? known.entry?.directory?.child(bytes(nameOf(path)))
+        : stack.lookup(bytes(path))
+    Object.assign(known, { path, entry })
+    return entry
+  }
+}
+
 function build(rooted: Rooted, pieces: Pieces, dialect: Dialect): void {
+  const made = new Map<string, DirNode>([['', rooted.root]])
   const dressed: [DirNode, Look][] = []
   for (const [path, look] of pieces) {
-    const end = path.lastIndexOf('/')
-    const parent = find(rooted, end < 0 ? '' : path.slice(0, end))
-    const name = cstring(bytes(path.slice(end + 1)))
+    const key = nameOf(path)
+    const name = cstring(bytes(key))
+    const parent = made.get(parentOf(path))
+    if (!parent) throw new SystemCallError(-errno.ENOENT, 'mkdirat', name)
     const fd = rooted.fdOf(parent)
     if (look) {
       mkdirat(fd, name, 0o700)
-      dressed.push([find(rooted, path), look])
+      const node = rooted.child(parent, name, key)
+      if (!node) throw new SystemCallError(-errno.ESTALE, 'openat', name)
+      made.set(path, node)
+      dressed.push([node, look])
     } else {
       mknodat(fd, name, S_IFCHR, 0, 0)
       setXattr(fd, originXattr(dialect), Buffer.alloc(0))
@@ -90,16 +126,13 @@ function build(rooted: Rooted, pieces: Pieces, dialect: Dialect): void {
   for (const [node, look] of dressed) dress(rooted.fdOf(node), look, dialect)
 }
 
-/** Everything in a seam was made by us: there are no links in it. */
-function find(rooted: Rooted, path: string): DirNode {
-  return rooted.directory(bytes(path))
+/** Of a path without slashes nothing, the root. */
+function parentOf(path: string): string {
+  return path.slice(0, Math.max(0, path.lastIndexOf('/')))
 }
 
-function parentsOf(path: string): string[] {
-  const parents: string[] = []
-  for (let at = path.indexOf('/'); at >= 0; at = path.indexOf('/', at + 1))
-    parents.push(path.slice(0, at))
-  return parents
+function nameOf(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1)
 }
 
 function bytes(path: string): Buffer {

@@ -13,7 +13,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { makeSandbox } from '../support/extract.ts'
-import { hostile, isRoot, makePlace, shapeOf, type HostileCase } from '../support/hostile.ts'
+import {
+  hostile,
+  isRoot,
+  makePlace,
+  merged,
+  shapeOf,
+  type HostileCase,
+} from '../support/hostile.ts'
 import { device, dir, fifo, file, hard, link } from '../support/members.ts'
 import type { TarMember } from '../support/tar-builder.ts'
 
@@ -195,6 +202,7 @@ const cases: HostileCase[] = [
     what: 'a hard link to a file of a lower layer shares it',
     layers: [[file('a', 'x')], [hard('h', 'a')], [hard('d/i', 'h')]],
     tree: ['a file x', 'd dir', 'd/i file x =a', 'h file x =a'],
+    stackedTree: ['a file x', 'd dir', 'd/i file x', 'h file x =d/i'],
   },
   {
     id: 'L09',
@@ -207,6 +215,7 @@ const cases: HostileCase[] = [
     what: 'a chain of hard links',
     layers: [[file('a', 'x'), hard('b', 'a'), hard('c', 'b')]],
     tree: ['a file x', 'b file x =a', 'c file x =a'],
+    stackedTree: ['a file x', 'b file x', 'c file x =b'],
   },
   {
     id: 'L10',
@@ -317,6 +326,17 @@ const cases: HostileCase[] = [
     rejects: 'IO',
     cause: 'ENAMETOOLONG',
     says: 's: ',
+  },
+  {
+    id: 'L17',
+    what: 'targets of symlinks that fill the memory: a layer of a hundred kilobytes has gigabytes of them',
+    chains: [merged],
+    direct: false,
+    split: false,
+    layers: [Array.from({ length: 5000 }, (_, at) => link(`s${at}`, 'x'.repeat(4095)))],
+    rejects: 'LIMIT_EXCEEDED',
+    says: 'size of the link targets and extended attributes',
+    aboutLayer: false,
   },
   {
     id: 'L18',

@@ -7,7 +7,7 @@ import t, { type Test } from 'tap'
 import { Koci, type Warning } from '../../lib/index.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
 import { described } from '../support/described.ts'
-import { hostile, isRoot, type HostileCase } from '../support/hostile.ts'
+import { hostile, isRoot, merged, type HostileCase } from '../support/hostile.ts'
 import { makeImage } from '../support/image.ts'
 import { dir, file, hard } from '../support/members.ts'
 import { xattrRecord } from '../support/tar-builder.ts'
@@ -58,6 +58,8 @@ const times: HostileCase[] = [
     id: 'A01',
     what: `${what}: ${mtime}`,
     onDisk: true,
+    // its record is looked into
+    chains: [merged],
     layers: [
       [file('f', 'x', { pax: [['mtime', mtime]] }), dir('d', { pax: [['mtime', mtime]] })],
     ],

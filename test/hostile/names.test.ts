@@ -145,6 +145,19 @@ const cases: HostileCase[] = [
     kept: ['x file'],
   })),
   {
+    id: 'N05',
+    what: 'short paths that links make deep, each in what the one before leads to',
+    layers: [
+      [
+        ...Array.from({ length: 6 }, (_, at) => link(`${'l/'.repeat(at)}l`, 'd/'.repeat(1000))),
+        file(`${'l/'.repeat(6)}x`, 'deep'),
+      ],
+    ],
+    split: false,
+    rejects: 'LIMIT_EXCEEDED',
+    says: 'depth of a directory',
+  },
+  {
     id: 'N06',
     what: 'control characters, quotes, escapes and marks',
     cli: true,

@@ -6,7 +6,7 @@ import t from 'tap'
 import { Koci } from '../../lib/index.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
 import { described } from '../support/described.ts'
-import { hostile, type HostileCase } from '../support/hostile.ts'
+import { hostile, merged, type HostileCase } from '../support/hostile.ts'
 import { device, dir, file, hard, link } from '../support/members.ts'
 import { xattrRecord, type TarMember } from '../support/tar-builder.ts'
 
@@ -280,6 +280,7 @@ for (const [what, edit] of [
   await hostile(t, {
     id: 'W17',
     what: `a name that only a whiteout can have, ${what}: no layer can say so`,
+    chains: [merged],
     layers: [[file('.wh.a/x')]],
     split: false,
     tree: ['.wh.a dir', '.wh.a/x file'],

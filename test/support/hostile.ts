@@ -21,12 +21,14 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { inspect } from 'node:util'
 import type { Test } from 'tap'
+import { overlayObstacle } from '../../lib/fs/mount.ts'
 import { setXattr } from '../../lib/fs/xattr.ts'
 import { AT_FDCWD, cstring, mknodat, S_IFIFO } from '../../lib/fs/libc.ts'
-import { Koci, type UnpackOptions, type Warning } from '../../lib/index.ts'
+import { Koci, unmountBundle, type UnpackOptions, type Warning } from '../../lib/index.ts'
 import { printable } from '../../lib/text.ts'
 import { defaultLimits, limits } from '../../middleware/limits/index.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
+import { overlay } from '../../middleware/overlay/index.ts'
 import { Control } from '../../lib/layer/control.ts'
 import { extractBlob } from '../../lib/layer/extract.ts'
 import { home, koci } from '../bin/run-koci.ts'
@@ -51,14 +53,29 @@ export interface Chain {
   make(): Koci
   /** Why it can't be tried here. */
   readonly skip?: string | false
-  /** Undoes what an unpack leaves beside files: mounts. */
+  /** Undoes what an unpack that succeeded leaves beside files: mounts. */
   readonly undo?: (place: Place) => Promise<void>
+  /** What could be one layer is only tried as two. */
+  readonly onlyInLayers?: boolean
+}
+
+/** One tree, with a record. */
+export const merged: Chain = {
+  name: 'merged',
+  make: () => new Koci().use(limits()).use(mtree()),
+}
+
+/** A directory for each layer, mounted one upon another. */
+export const stacked: Chain = {
+  name: 'overlay',
+  make: () => new Koci().use(limits()).use(overlay()),
+  skip: overlayObstacle() ?? false,
+  undo: ({ bundle }) => unmountBundle(new Koci().use(overlay()), { bundle }),
+  onlyInLayers: true,
 }
 
 /** The chains that every case goes through, unless it says otherwise. */
-export const chains: readonly Chain[] = [
-  { name: 'merged', make: () => new Koci().use(limits()).use(mtree()) },
-]
+export const chains: readonly Chain[] = [merged, stacked]
 
 /**
  * Absolute paths. As seen from the rootfs, `canary` is `../../canary`, and `evil`, whose name begins like the
@@ -83,7 +100,7 @@ export interface Found {
 
 /** An image that is meant to break out, to confuse or to exhaust, and what is to become of it. */
 export interface HostileCase {
-  /** As in docs/hostile-inputs.md. */
+  /** Of the catalogue of hostile inputs, or the number of an advisory. */
   readonly id: string
   readonly what: string
   /** Base first; members, or the bytes of a tar. */
@@ -105,6 +122,10 @@ export interface HostileCase {
    * an absolute path of the place are left out, and it is `@base` there.
    */
   readonly tree?: readonly string[]
+  /** The same where it differs for {@link stacked} layers: names of a file that are in several are files of their own. */
+  readonly stackedTree?: readonly string[]
+  /** What {@link stacked} layers can't hold although one tree can; as `rejects`. */
+  readonly stackedRejects?: string
   /** The same after an error, of an extraction that nobody rolls back. */
   readonly kept?: readonly string[]
   /** False where it can't be tried layer by layer. */
@@ -135,8 +156,10 @@ export async function hostile(t: Test, test: HostileCase): Promise<void> {
   await t.test(`${id} ${what}`, { skip }, async t => {
     for (const chain of test.chains ?? chains)
       await t.test(chain.name, { skip: chain.skip ?? false }, async t => {
-        for (const cut of cutsOf(test).slice(0, 2))
-          await withPlace(test, place => run(t, test, chain, cut, place))
+        for (const cut of cutsOf(test)
+          .slice(0, 2)
+          .slice(chain.onlyInLayers ? -1 : 0))
+          await withPlace(test, place => run(t, expectedOf(test, chain), chain, cut, place))
       })
     if (isPlain(test))
       await t.test('layer by layer', async t => {
@@ -145,6 +168,13 @@ export async function hostile(t: Test, test: HostileCase): Promise<void> {
       })
     if (test.cli === true) await withPlace(test, place => runProgram(t, test, place))
   })
+}
+
+function expectedOf(test: HostileCase, chain: Chain): HostileCase {
+  const { stackedTree, stackedRejects } = test
+  if (chain !== stacked) return test
+  if (stackedRejects !== undefined) return { ...test, rejects: stackedRejects }
+  return stackedTree ? { ...test, tree: stackedTree } : test
 }
 
 /**
@@ -388,10 +418,12 @@ async function run(
     else {
       expectError(t, test, error, label)
       t.strictSame(namesBeside(place), before.names, `nothing remains, ${label}`)
+      const mounts = readFileSync('/proc/self/mountinfo', 'utf8')
+      t.notOk(mounts.includes(place.base), `nothing is mounted, ${label}`)
     }
     await test.inspect?.(t, { place, warnings, error })
   } finally {
-    await chain.undo?.(place)
+    if (error === undefined) await chain.undo?.(place)
   }
 }
 
