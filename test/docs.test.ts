@@ -11,8 +11,14 @@ const documents = globSync(['*.md', 'docs/**/*.md', 'middleware/*/README.md'], {
   cwd: root,
 }).sort()
 
+const named = /^`([\w-]+\.ts)`:\n\n```ts\n(.*?)^```/gms
+
 await t.test('every program in the documentation compiles', async t => {
   const directory = t.testdir()
+  // those that others import
+  for (const document of documents)
+    for (const [, name = '', module = ''] of read(document).matchAll(named))
+      writeFileSync(path.join(directory, name), module)
   for (const document of documents)
     for (const [at, program] of programsOf(read(document)).entries())
       writeFileSync(path.join(directory, `${document.replaceAll('/', '-')}-${at}.ts`), program)
@@ -24,7 +30,11 @@ await t.test('every program in the documentation compiles', async t => {
       declaration: false,
       noUnusedLocals: false,
       typeRoots: [`${up}/node_modules/@types`],
-      paths: { koci: [`${up}/middleware/index.ts`], 'koci/*': [`${up}/middleware/*/index.ts`] },
+      paths: {
+        'koci/testing': [`${up}/lib/testing/index.ts`],
+        koci: [`${up}/middleware/index.ts`],
+        'koci/*': [`${up}/middleware/*/index.ts`],
+      },
     },
     include: ['*.ts'],
   }

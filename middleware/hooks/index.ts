@@ -35,24 +35,35 @@ const newest = new WeakMap<Context['state'], Layer>()
 
 /**
  * Runs the commands of a hooks file.
- * @throws {UsageError} ERR_KOCI_UNTRUSTED, {FormatError} ERR_KOCI_INVALID_HOOKS, {SystemError} ERR_KOCI_IO at once
+ * @throws {UsageError} ERR_KOCI_UNTRUSTED, {FormatError} ERR_KOCI_INVALID_HOOKS, {SystemError} ERR_KOCI_IO at once for a file
+ * that is named, otherwise when it is run
  */
 export function hooks(options: HooksOptions = {}): Driver {
-  const file = options.file ?? findHooksFile()
   return {
     name,
     options: { file: { type: 'string', description: 'the hooks.toml to be used' } },
     recipe: false,
-    ...(file === undefined ? withoutFile() : withFile(readHooksFile(file))),
+    ...(options.file === undefined ? withDefault() : withFile(readHooksFile(options.file))),
   }
 }
 
-function withoutFile(): Partial<Driver> {
-  const fail = (): never => {
+/** Whoever only asks for the options must not be told what is wrong with a file: that comes when it is to be used. */
+function withDefault(): Partial<Driver> {
+  try {
+    const file = findHooksFile()
+    if (file !== undefined) return withFile(readHooksFile(file))
     const reason = 'there is none in ~/.config/koci or /etc/koci - name one'
     throw createError('INVALID_OPTION', { subject: 'hooks.toml', reason })
+  } catch (error) {
+    const fail = (): never => {
+      throw error
+    }
+    return {
+      explain: () => `can't run: ${(error as Error).message}`,
+      unpack: fail,
+      repack: fail,
+    }
   }
-  return { explain: () => 'has no file', unpack: fail, repack: fail }
 }
 
 function withFile({ path, chosen, commands }: HooksFile): Partial<Driver> {
