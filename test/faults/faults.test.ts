@@ -1,0 +1,59 @@
+// Killed at system calls that change something, or refused them, koci leaves what the next run can go on from. This is a
+// sample; `npm run soak` visits every point.
+import { rmSync } from 'node:fs'
+import path from 'node:path'
+import t from 'tap'
+import { makeMemoryDir } from '../support/memory-dir.ts'
+import { namespace, runInNamespaces } from '../support/namespaces.ts'
+import { missing } from '../support/peers.ts'
+import { pointsOf, type Point } from './inject.ts'
+import { interrupt } from './interrupt.ts'
+import { operations, World, type Operation } from './world.ts'
+
+const perOperation = 3
+/** What the disk, and the kernel, may refuse; each at its first time. */
+const refusals: readonly [call: string, operation: Operation][] = [
+  ['syncfs', 'unpack'],
+  ['mkdirat', 'unpack'],
+  ['linkat', 'unpack'],
+  ['fsmount', 'unpack'],
+  ['move_mount', 'unpack'],
+  ['fsync', 'repack'],
+  ['umount2', 'refresh'],
+  ['move_mount', 'refresh'],
+]
+
+t.setTimeout(400_000)
+const skip = missing('strace')
+if (skip !== false) await t.test('faults', { skip }, async () => {})
+else if (namespace === undefined) await runInNamespaces(t, import.meta.filename)
+else {
+  const directory = makeMemoryDir('koci-faults-')
+  const world = await World.make(directory)
+  t.teardown(async () => {
+    await world.clear()
+    rmSync(directory, { recursive: true })
+  })
+  // in the user's namespace the same code does the same but for names of attributes
+  for (const operation of namespace === 'host' ? operations : (['unpack'] as const))
+    await t.test(`killed during ${operation}`, async t => {
+      await world.begin(operation)
+      const points = await pointsOf(world.args(operation), path.join(directory, 'trace'))
+      t.ok(points.length > perOperation, `${points.length} points`)
+      for (const point of sample(points))
+        t.same(await interrupt(world, operation, point), [], `${point.call} ${point.when}`)
+    })
+  if (namespace === 'host')
+    for (const [call, operation] of refusals)
+      await t.test(`${operation} is refused ${call}`, async t => {
+        t.same(await interrupt(world, operation, { call, when: 1 }, 'EIO'), [])
+      })
+}
+
+/** Some of all, as far apart as can be. */
+function sample(points: readonly Point[]): Point[] {
+  return Array.from(
+    { length: perOperation },
+    (_, at) => points[Math.floor(((at + 0.5) * points.length) / perOperation)] as Point,
+  )
+}

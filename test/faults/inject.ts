@@ -1,0 +1,75 @@
+// Interrupting koci at a system call, by strace: killed on entering it, or with an error for its answer. Calls are counted
+// by thread, as strace does.
+import { spawn } from 'node:child_process'
+import { readFileSync, rmSync } from 'node:fs'
+import { childEnvironment, program, type Outcome } from '../bin/run-koci.ts'
+
+/** Calls that change something others can see; those an architecture lacks are left out by the `?`. */
+export const mutating: readonly string[] = [
+  'mkdir mkdirat mknodat symlinkat link linkat rename renameat2 unlink unlinkat rmdir',
+  'write pwrite64 writev ftruncate copy_file_range fsync fdatasync syncfs flock',
+  'chmod fchmod fchmodat chown fchown fchownat utimensat',
+  'setxattr lsetxattr fsetxattr removexattr fremovexattr lremovexattr',
+  'fsopen fsconfig fsmount move_mount mount umount2',
+].flatMap(calls => calls.split(' '))
+
+/** Where to interrupt: the `when`th call of this name in a thread, from 1. */
+export interface Point {
+  readonly call: string
+  readonly when: number
+}
+
+/** What happens there. */
+export type Fault = 'KILL' | 'ENOSPC' | 'EIO'
+
+const limitMs = 60_000
+
+/** All points that a run passes, in no order. The run has to succeed. */
+export async function pointsOf(args: readonly string[], log: string): Promise<Point[]> {
+  const traced = mutating.map(call => `?${call}`).join(',')
+  const outcome = await underStrace(['-e', `trace=${traced}`, '-o', log], args)
+  if (outcome.code !== 0) throw new Error(`${args.join(' ')}: ${outcome.stderr}`)
+  const counts = new Map<string, Map<string, number>>()
+  for (const [, thread = '', call = ''] of readFileSync(log, 'latin1').matchAll(
+    /^(\d+) +(\w+)\(/gm,
+  )) {
+    const byThread = counts.get(call) ?? new Map<string, number>()
+    counts.set(call, byThread.set(thread, (byThread.get(thread) ?? 0) + 1))
+  }
+  rmSync(log)
+  return [...counts].flatMap(([call, byThread]) =>
+    Array.from({ length: Math.max(...byThread.values()) }, (_, at) => ({ call, when: at + 1 })),
+  )
+}
+
+/** Runs koci with a fault. */
+export function runWith(
+  fault: Fault,
+  { call, when }: Point,
+  args: readonly string[],
+): Promise<Outcome> {
+  const what = fault === 'KILL' ? 'signal=KILL' : `error=${fault}`
+  const flags = ['-e', `trace=${call}`, '-e', `inject=${call}:${what}:when=${when}`]
+  return underStrace([...flags, '-o', '/dev/null'], args)
+}
+
+function underStrace(flags: readonly string[], args: readonly string[]): Promise<Outcome> {
+  return new Promise((resolve, reject) => {
+    const command = ['-f', '-qq', ...flags, '--', process.execPath, program, ...args]
+    const child = spawn('strace', command, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true, // so that nothing of it outlives the limit
+      // what Node keeps compiled isn't koci's work
+      env: { ...childEnvironment(), NODE_OPTIONS: '', NODE_DISABLE_COMPILE_CACHE: '1' },
+    })
+    const limit = setTimeout(() => process.kill(-(child.pid ?? 0), 'SIGKILL'), limitMs)
+    let [stdout, stderr] = ['', '']
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
+    child.on('error', reject)
+    child.on('close', code => {
+      clearTimeout(limit)
+      resolve({ code, stdout, stderr })
+    })
+  })
+}
