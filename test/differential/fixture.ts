@@ -176,6 +176,7 @@ export async function makeFixture(directory: string): Promise<void> {
   writeFileSync(at('src/file'), 'content\n')
   writeFileSync(at('src/dir/empty'), '')
   symlinkSync('file', at('src/link'))
+  lutimesSync(at('src/link'), mtime, mtime)
   chmodSync(at('src/file'), 0o751)
   mkdirSync(at('hidden'))
   writeFileSync(at('hidden/.wh.x'), 'x')
