@@ -33,10 +33,11 @@ export function mountRootfs(context: Context, home: Home): void {
  * Unmounts the rootfs, if it is mounted.
  * @throws {ConflictError} ERR_KOCI_MOUNT_BUSY while somebody uses it, in whichever mount namespace
  */
-export function unmountRootfs({ rootfs }: Context): void {
+export function unmountRootfs({ rootfs, bundle }: Context): void {
   const mount = findMount(rootfs)
   if (!mount) return
-  assertFree(mount, rootfs)
+  // what an unpack that failed had mounted goes away with its bundle
+  if (!bundle.hasClaimed('rootfs')) assertFree(mount, rootfs)
   unmount(rootfs)
 }
 

@@ -14,6 +14,7 @@ import { isMountPoint } from '../../lib/fs/mount-table.ts'
 import { Koci, unmountBundle } from '../../lib/index.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
 import { overlay } from '../../middleware/overlay/index.ts'
+import { namespace, runInNamespaces } from '../support/namespaces.ts'
 import { makeImage } from '../support/image.ts'
 import { finish, isRoot, missing, run, temporary, type Finished } from '../support/peers.ts'
 import type { TarMember } from '../support/tar-builder.ts'
@@ -28,6 +29,8 @@ function shell(): TarMember[] {
     ...libraries.map(name => [name.slice(1), realpathSync(name)] as const),
   ].map(([name, from]) => ({ name, body: readFileSync(from), mode: 0o755 }))
 }
+
+type Test = Parameters<typeof temporary>[0] & Pick<typeof t, 'match' | 'strictSame' | 'equal'>
 
 let count = 0
 
@@ -44,123 +47,131 @@ function canRun(): false | string {
   return !controllers && 'needs cgroups'
 }
 
-await t.test(
-  'a bundle runs: command, environment, directory, user and exit code are those of the image',
-  { skip: canRun() },
-  async t => {
+if (namespace === 'host') await t.test('stacked', stackedBundle)
+else {
+  await t.test(
+    'a bundle runs: command, environment, directory, user and exit code are those of the image',
+    { skip: canRun() },
+    async t => {
+      const base = temporary(t, 'runc')
+      const images = path.join(base, 'images')
+      const bundle = path.join(base, 'bundle')
+      const image = await makeImage(images, 'test', {
+        layers: [
+          [
+            ...directories,
+            ...shell(),
+            {
+              name: 'etc/passwd',
+              body: 'root:x:0:0::/:/bin/sh\nrunner:x:1234:4321::/tmp:/bin/sh\n',
+            },
+            { name: 'etc/group', body: 'runners:x:4321:\n' },
+            { name: 'etc/motd', body: 'from the lower layer\n' },
+            { name: 'etc/gone', body: '' },
+          ],
+          [{ name: 'etc/motd', body: 'from the upper layer\n' }, { name: 'etc/.wh.gone' }],
+        ],
+        config: {
+          User: 'runner',
+          Env: ['GREETING=hello world'],
+          WorkingDir: '/etc',
+          Entrypoint: ['/bin/sh', '-c'],
+          Cmd: [
+            'read line < motd; echo "$GREETING $line $PWD"; while read key ids; do case $key in Uid:|Gid:) echo $key $ids;; esac; done < /proc/self/status; test ! -e gone || echo wrong; exit 42',
+          ],
+        },
+      })
+      const app = new Koci().use(mtree())
+      await app.unpack({ image, bundle })
+      withoutTerminal(bundle)
+      const { status, stdout, stderr } = runContainer(t, base, bundle)
+      t.equal(stderr, '')
+      t.equal(
+        stdout,
+        'hello world from the upper layer /etc\nUid: 1234 1234 1234 1234\nGid: 4321 4321 4321 4321\n',
+      )
+      t.equal(status, 42)
+
+      const { changes } = await app.repack({ image: `${images}:after`, bundle })
+      t.strictSame(
+        changes.filter(({ path }) => !/^(dev|proc|sys)(\/|$)/.test(path)),
+        [],
+        'having run it changed nothing but mount points',
+      )
+    },
+  )
+
+  await t.test('what is packed runs again', { skip: canRun() }, async t => {
     const base = temporary(t, 'runc')
     const images = path.join(base, 'images')
     const bundle = path.join(base, 'bundle')
     const image = await makeImage(images, 'test', {
-      layers: [
-        [
-          ...directories,
-          ...shell(),
-          {
-            name: 'etc/passwd',
-            body: 'root:x:0:0::/:/bin/sh\nrunner:x:1234:4321::/tmp:/bin/sh\n',
-          },
-          { name: 'etc/group', body: 'runners:x:4321:\n' },
-          { name: 'etc/motd', body: 'from the lower layer\n' },
-          { name: 'etc/gone', body: '' },
-        ],
-        [{ name: 'etc/motd', body: 'from the upper layer\n' }, { name: 'etc/.wh.gone' }],
-      ],
-      config: {
-        User: 'runner',
-        Env: ['GREETING=hello world'],
-        WorkingDir: '/etc',
-        Entrypoint: ['/bin/sh', '-c'],
-        Cmd: [
-          'read line < motd; echo "$GREETING $line $PWD"; while read key ids; do case $key in Uid:|Gid:) echo $key $ids;; esac; done < /proc/self/status; test ! -e gone || echo wrong; exit 42',
-        ],
-      },
+      layers: [[...directories, ...shell()]],
+      config: { Entrypoint: ['/bin/tool'], Cmd: ['argument'] },
     })
     const app = new Koci().use(mtree())
-    await app.unpack({ image, bundle })
-    withoutTerminal(bundle)
-    const { status, stdout, stderr } = runContainer(t, base, bundle)
-    t.equal(stderr, '')
-    t.equal(
-      stdout,
-      'hello world from the upper layer /etc\nUid: 1234 1234 1234 1234\nGid: 4321 4321 4321 4321\n',
+    const { rootfs } = await app.unpack({ image, bundle })
+    copyFileSync(path.join(rootfs, 'bin/sh'), path.join(rootfs, 'bin/interpreter'))
+    const tool = '#!/bin/interpreter\necho "$0 $*"\n'
+    writeFileSync(path.join(rootfs, 'bin/tool'), tool, { mode: 0o755 })
+    await app.repack({ image: `${images}:packed`, bundle })
+    const again = path.join(base, 'again')
+    await app.unpack({ image: `${images}:packed`, bundle: again })
+    withoutTerminal(again)
+    const { status, stdout, stderr } = runContainer(t, base, again)
+    t.match(
+      { status, stdout, stderr },
+      { status: 0, stdout: '/bin/tool argument\n', stderr: '' },
     )
-    t.equal(status, 42)
+  })
 
-    const { changes } = await app.repack({ image: `${images}:after`, bundle })
-    t.strictSame(
-      changes.filter(({ path }) => !/^(dev|proc|sys)(\/|$)/.test(path)),
-      [],
-      'having run it changed nothing but mount points',
-    )
-  },
-)
+  const reason = canRun()
+  const what =
+    'a bundle of stacked layers runs as it is, and is taken down when nothing runs any more'
+  await t.test(what, { skip: reason }, t => runInNamespaces(t, import.meta.filename, ['host']))
+}
 
-await t.test('what is packed runs again', { skip: canRun() }, async t => {
+/** In a mount namespace of its own, so that no other test's namespace can hold the mount. */
+async function stackedBundle(t: Test): Promise<void> {
   const base = temporary(t, 'runc')
   const images = path.join(base, 'images')
   const bundle = path.join(base, 'bundle')
   const image = await makeImage(images, 'test', {
-    layers: [[...directories, ...shell()]],
-    config: { Entrypoint: ['/bin/tool'], Cmd: ['argument'] },
+    layers: [
+      [...directories, ...shell()],
+      [{ name: 'etc/motd', body: 'from a lower directory\n' }],
+    ],
+    config: {
+      Entrypoint: ['/bin/sh', '-c'],
+      Cmd: ['read line < /etc/motd; echo "$line"; echo written > /etc/new; exit 7'],
+    },
   })
-  const app = new Koci().use(mtree())
+  const app = new Koci().use(overlay())
   const { rootfs } = await app.unpack({ image, bundle })
-  copyFileSync(path.join(rootfs, 'bin/sh'), path.join(rootfs, 'bin/interpreter'))
-  const tool = '#!/bin/interpreter\necho "$0 $*"\n'
-  writeFileSync(path.join(rootfs, 'bin/tool'), tool, { mode: 0o755 })
-  await app.repack({ image: `${images}:packed`, bundle })
-  const again = path.join(base, 'again')
-  await app.unpack({ image: `${images}:packed`, bundle: again })
-  withoutTerminal(again)
-  const { status, stdout, stderr } = runContainer(t, base, again)
-  t.match({ status, stdout, stderr }, { status: 0, stdout: '/bin/tool argument\n', stderr: '' })
-})
+  t.teardown(() => {
+    if (isMountPoint(rootfs)) unmount(rootfs)
+  })
+  withoutTerminal(bundle)
+  const file = path.join(bundle, 'config.json')
+  const config = JSON.parse(readFileSync(file, 'utf8'))
+  config.root.readonly = false
+  writeFileSync(file, JSON.stringify(config))
+  const { status, stdout, stderr } = runContainer(t, base, bundle)
+  t.match(
+    { status, stdout, stderr },
+    { status: 7, stdout: 'from a lower directory\n', stderr: '' },
+  )
 
-await t.test(
-  'a bundle of stacked layers runs as it is, and is taken down when nothing runs any more',
-  { skip: canRun() },
-  async t => {
-    const base = temporary(t, 'runc')
-    const images = path.join(base, 'images')
-    const bundle = path.join(base, 'bundle')
-    const image = await makeImage(images, 'test', {
-      layers: [
-        [...directories, ...shell()],
-        [{ name: 'etc/motd', body: 'from a lower directory\n' }],
-      ],
-      config: {
-        Entrypoint: ['/bin/sh', '-c'],
-        Cmd: ['read line < /etc/motd; echo "$line"; echo written > /etc/new; exit 7'],
-      },
-    })
-    const app = new Koci().use(overlay())
-    const { rootfs } = await app.unpack({ image, bundle })
-    t.teardown(() => {
-      if (isMountPoint(rootfs)) unmount(rootfs)
-    })
-    withoutTerminal(bundle)
-    const file = path.join(bundle, 'config.json')
-    const config = JSON.parse(readFileSync(file, 'utf8'))
-    config.root.readonly = false
-    writeFileSync(file, JSON.stringify(config))
-    const { status, stdout, stderr } = runContainer(t, base, bundle)
-    t.match(
-      { status, stdout, stderr },
-      { status: 7, stdout: 'from a lower directory\n', stderr: '' },
-    )
-
-    const { changes } = await app.repack({ image: `${images}:after`, bundle, refresh: true })
-    const found = changes.map(({ kind, path }) => `${kind} ${path}`)
-    t.strictSame(
-      found.filter(line => !/ (dev|proc|sys)(\/|$)/.test(line)),
-      ['M etc', 'A etc/new'],
-    )
-    t.equal(readFileSync(path.join(rootfs, 'etc/new'), 'utf8'), 'written\n')
-    await unmountBundle(app, { bundle })
-    t.strictSame(readdirSync(rootfs), [])
-  },
-)
+  const { changes } = await app.repack({ image: `${images}:after`, bundle, refresh: true })
+  const found = changes.map(({ kind, path }) => `${kind} ${path}`)
+  t.strictSame(
+    found.filter(line => !/ (dev|proc|sys)(\/|$)/.test(line)),
+    ['M etc', 'A etc/new'],
+  )
+  t.equal(readFileSync(path.join(rootfs, 'etc/new'), 'utf8'), 'written\n')
+  await unmountBundle(app, { bundle })
+  t.strictSame(readdirSync(rootfs), [])
+}
 
 /** Tests have no terminal; nothing else is changed. */
 function withoutTerminal(bundle: string): void {

@@ -15,9 +15,17 @@ const kinds = [
   ['user', ['-Urm']],
 ] as const
 
-/** Runs the test file again in each kind of namespace that can be had; what it does there is its own business. */
-export async function runInNamespaces(t: Tap, file: string): Promise<void> {
+/**
+ * Runs the test file again in each kind of namespace that can be had; what it does there is its own business. `wanted`: in
+ * these only.
+ */
+export async function runInNamespaces(
+  t: Tap,
+  file: string,
+  wanted: readonly (typeof kinds)[number][0][] = ['host', 'user'],
+): Promise<void> {
   for (const [kind, flags] of kinds) {
+    if (!wanted.includes(kind)) continue
     const { status, error, stderr } = spawnSync('unshare', [...flags, 'true'], {
       encoding: 'utf8',
       timeout: 10_000,

@@ -171,6 +171,28 @@ async function inNamespace(): Promise<void> {
       t.equal(mountsOf(base), 0)
     })
 
+  await t.test(
+    'a failed unpack leaves nothing, though somebody else has its mount, too',
+    async t => {
+      const { base, bundle, image } = await setUp(t)
+      const args = ['-m', '--propagation', 'private', 'sh', '-c', 'echo; read x']
+      let holder: ReturnType<typeof spawn> | undefined
+      const failing: Driver = {
+        name: 'failing',
+        config: async () => {
+          holder = spawn('unshare', args)
+          if (holder.stdout) await once(holder.stdout, 'data')
+          throw new Error('on purpose')
+        },
+      }
+      await t.rejects(app(failing).unpack({ image, bundle, rootless }), { code: 'ERR_KOCI_IO' })
+      t.notOk(fs.existsSync(bundle))
+      t.equal(mountsOf(base), 0)
+      holder?.stdin?.end()
+      if (holder) await once(holder, 'exit')
+    },
+  )
+
   await t.test('a layer that fails on top of others leaves nothing', async t => {
     const { base, bundle, image } = await setUp(t, [
       [{ name: 'a', body: 'a' }],
