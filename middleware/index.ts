@@ -1,5 +1,6 @@
 // What `koci` is to those who import it: the framework, and every driver that comes with it.
 export * from '../lib/index.ts'
+export { btrfs, type BtrfsOptions } from './btrfs/index.ts'
 export { cache, type CacheOptions } from './cache/index.ts'
 export { hooks, type HooksOptions } from './hooks/index.ts'
 export { defaultLimits, limits } from './limits/index.ts'

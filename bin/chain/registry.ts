@@ -18,6 +18,13 @@ export interface BuiltIn {
 }
 
 export const builtIns: Readonly<Record<string, BuiltIn>> = {
+  btrfs: {
+    description:
+      'starts from snapshots of layers, and lists changes from the file system itself',
+    needs: 'a btrfs with the bundles and the store on it (dir=…); root to list changes',
+    fromBundle: true,
+    load: async () => (await import('../../middleware/btrfs/index.ts')).btrfs,
+  },
   cache: {
     description: 'keeps extracted layers in a store that all bundles share',
     fromBundle: true,

@@ -190,6 +190,8 @@ class Verification {
   }
 
   #addFile(kind: 'A' | 'M', path: Buffer, { ino, nlink }: Stat): void {
+    // met before, on the way to what was listed beneath it
+    if (this.#changes.has(path.toString('latin1'))) return
     this.#add(kind, path)
     if (nlink < 2) return
     const names = this.#linked.get(ino)

@@ -1,7 +1,7 @@
 // Tests on a real btrfs: on a loop device that is mounted in a mount namespace of the test's own, so that both are gone with
 // the test's process, whatever becomes of it.
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import type t from 'tap'
 import { makeMemoryDir } from './memory-dir.ts'
@@ -24,6 +24,8 @@ export async function onFileSystem(
   writeFileSync(image, '')
   truncateSync(image, bytes)
   mkdirSync(target)
+  // for tests of other users
+  chmodSync(base, 0o711)
   const namespace = ['-m', '--propagation', 'private']
   const mount = 'mount -o loop "$1" "$2"'
   const obstacle =
