@@ -5,6 +5,7 @@ import type { Descriptor } from '../oci/descriptor.ts'
 import { isObject } from '../oci/document.ts'
 import { parseIndex, type Index } from '../oci/manifest.ts'
 import { isIndexType, ociTypes } from '../oci/media-type.ts'
+import { nearest } from '../nearest.ts'
 import { maxIndexBytes } from './source.ts'
 
 /** The annotation that holds a tag. */
@@ -62,7 +63,7 @@ export function findRef(index: Index, refName: string, layout: string): Descript
     const choices = `it is the name of ${list(found.map(nameOf))} - name one of them by its digest`
     throw createError('AMBIGUOUS', { subject, choices })
   }
-  throw createError('REF_NOT_FOUND', { subject, layout, choices: choicesOf(index) })
+  throw createError('REF_NOT_FOUND', { subject, layout, choices: choicesOf(index, refName) })
 }
 
 /** The document with the tag on this descriptor and on no other, at the end. */
@@ -111,9 +112,14 @@ function nameOf(descriptor: Descriptor): string {
   return name === undefined ? descriptor.digest : `${descriptor.digest} (${name})`
 }
 
-function choicesOf(index: Index): string {
+function choicesOf(index: Index, wanted: string): string {
   const tags = [...new Set(refsOf(index).map(({ refName }) => refName))]
-  if (tags.length > 0) return `it has ${list(tags)}`
+  // what isn't short is nobody's slip, and long ones take long to compare
+  const short = tags.slice(0, 1000).filter(tag => tag.length <= 128)
+  const isWord = wanted.length > 2 && wanted.length <= 128
+  const meant = isWord ? nearest(wanted, short) : undefined
+  const hint = meant === undefined ? '' : `did you mean ${meant}? `
+  if (tags.length > 0) return `${hint}it has ${list(tags)}`
   if (index.manifests.length === 0) return 'it is empty'
   return `it has no tags, only ${list(index.manifests.map(({ digest }) => digest))}`
 }

@@ -52,6 +52,10 @@ const cases: [line: string, message: RegExp, prepare?: (cwd: string) => void][] 
   ['insert --image images:base x', /expected <source> <target>, found x/],
   ['insert --image images:base --whiteout x y', /expected <target>, found x y/],
   ['stat --image images:T', /tag T: tag not found in images - it has base, latest/],
+  [
+    'stat --image images:lastest',
+    /tag lastest: tag not found in images - did you mean latest\?/,
+  ],
   [`${unpack} images:T c`, /tag T: tag not found in images/],
   ['stat --image images:twice', /tag twice: ambiguous: it is the name of sha256:.*, sha256:/],
   [
