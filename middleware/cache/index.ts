@@ -60,7 +60,8 @@ export function cache(options: CacheOptions = {}): Driver {
     },
 
     async repack(ctx, next) {
-      ctx.keepLayer = true
+      // otherwise nobody would name a target, and it would be extracted into the rootfs
+      if (runOf(ctx).store.writable) ctx.keepLayer = true
       await next()
     },
   }

@@ -3,6 +3,7 @@ import path from 'node:path'
 import t from 'tap'
 import { Koci, mountBundle, type Driver } from '../../../lib/index.ts'
 import { cache } from '../../../middleware/cache/index.ts'
+import { mtree } from '../../../middleware/mtree/index.ts'
 import { readLeases } from '../../../middleware/cache/lease.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'
 import type { TestLayer } from '../../support/image.ts'
@@ -234,6 +235,22 @@ await t.test('a bundle has a lease, wherever it is moved', async t => {
   renameSync(bundle, moved)
   await mountBundle(new Koci().use(cache({ dir: shop.dir })).use(stacker()), { bundle: moved })
   t.match([...(await readLeases(shop.store))], [[id, { bundle: moved }]])
+})
+
+await t.test('what is packed is kept, too, from the bytes that were packed', async t => {
+  const shop = await openShop()
+  const bundle = shop.nextBundle()
+  const app = new Koci().use(mtree())
+  const rootless = process.geteuid?.() !== 0
+  await app.unpack({ image: shop.image, bundle, rootless })
+  writeFileSync(path.join(bundle, 'rootfs/new'), 'new')
+  const before = describeTree(path.join(bundle, 'rootfs'))
+  const image = { path: path.join(shop.base, 'images'), refName: 'b' }
+  const both = new Koci().use(cache({ dir: shop.dir })).use(mtree())
+  await both.repack({ image, bundle })
+  const [name = ''] = shop.names
+  t.ok(describeTree(shop.store.tree(name)).some(line => line.startsWith('new file')))
+  t.same(describeTree(path.join(bundle, 'rootfs')), before, 'the rootfs is left alone')
 })
 
 await t.test('options are checked at once', async t => {
