@@ -17,7 +17,7 @@ import { temporary } from '../../support/peers.ts'
 import { xattrRecord, type TarMember } from '../../support/tar-builder.ts'
 import { describeTree } from '../../support/tree.ts'
 
-t.setTimeout((120 + bound(60)) * 1000)
+t.setTimeout((240 + bound(60)) * 1000)
 const rootless = namespace === 'user'
 
 /** What an unpack gives. */
@@ -281,7 +281,7 @@ async function inNamespace(): Promise<void> {
         const seen = isDependent ? withoutLinks : (tree: Unpacked['tree']) => tree
         assert.deepEqual(seen(stacked.tree), seen(plain.tree))
       }),
-      25,
+      15,
     )
     t.comment(JSON.stringify(count))
     t.ok(count.dependent > 0, 'some have layers that depend on those below')

@@ -18,7 +18,7 @@ import { namespace, runInNamespaces } from '../../support/namespaces.ts'
 import { temporary } from '../../support/peers.ts'
 import { describeTree } from '../../support/tree.ts'
 
-t.setTimeout((120 + bound(60)) * 1000)
+t.setTimeout((240 + bound(60)) * 1000)
 const rootless = namespace === 'user'
 
 /** Something that is done to a name in the rootfs; refused by the kernel, it is nothing. */
@@ -177,7 +177,7 @@ async function inNamespace(): Promise<void> {
           }
         },
       ),
-      20,
+      12,
     )
     t.comment(JSON.stringify(count))
     t.ok(count.changes > 0, 'something was done')
