@@ -1,8 +1,8 @@
 // What changed in a bundle, from whoever in the chain can list it to the list that is packed: a list that may hold too much
 // is compared with the record, masks are applied, each path is in it once, and it is sorted.
+import { findRecord } from './bundle/find-record.ts'
 import { assertMounted } from './bundle/mounted.ts'
 import { dropMasked, masksOf, type MaskOptions } from './bundle/mask.ts'
-import { loadRecord } from './bundle/record-files.ts'
 import { takeAsListed, verifyListed } from './bundle/verify-listed.ts'
 import type { Change } from './change.ts'
 import { compose, type Member } from './compose.ts'
@@ -58,8 +58,8 @@ function noLister({ app }: Run, { bundle }: Context, cause?: () => unknown): () 
 
 async function verify(context: DeltaContext, listed: readonly Change[]): Promise<Change[]> {
   assertMounted(context)
-  const { bundle, image, rootfs: subject, verifyContent, signal } = context
-  const record = await loadRecord(bundle, image.descriptor.digest)
+  const { rootfs: subject, verifyContent, signal } = context
+  const record = await findRecord(context)
   if (record)
     return withTree(subject, root =>
       verifyListed(root, record, listed, { verifyContent, subject, signal }),

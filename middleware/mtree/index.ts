@@ -2,6 +2,7 @@
 // compares with it at repack. Files are hashed while they are extracted, so nothing is read twice.
 import { assertMounted } from '../../lib/bundle/mounted.ts'
 import { applyChanges } from '../../lib/bundle/apply-changes.ts'
+import { findRecord } from '../../lib/bundle/find-record.ts'
 import { compareTree, machineXattrs } from '../../lib/bundle/compare-tree.ts'
 import {
   discardRecord,
@@ -38,14 +39,16 @@ export function mtree(): Driver {
 
     async delta(ctx, next) {
       const manifest = ctx.image.descriptor.digest
-      const record = await loadRecord(ctx.bundle, manifest)
-      if (!record) return next()
+      const isStacked = ctx.extraction.layering === 'stacked'
+      if (isStacked && !ctx.layers.some(({ placed }) => placed?.loadRecord)) return next()
       assertMounted(ctx)
+      const record = await findRecord(ctx)
+      if (!record) return next()
       const { verifyContent, signal, rootfs: subject } = ctx
       const options = { verifyContent, ignoreXattrs: machineXattrs, subject, signal }
       const changes = await withTree(subject, root => compareTree(root, record, options))
       ctx.changes = changes
-      if (!record.isRenewed) return
+      if (!record.isRenewed || isStacked) return
       // it only spares the next comparison work: a bundle that can't be written can still be packed
       await saveIndex(ctx.bundle, manifest, record).catch((error: Error) => {
         ctx.warn({ code: 'INDEX_NOT_SAVED', message: error.message })
