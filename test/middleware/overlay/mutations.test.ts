@@ -45,9 +45,12 @@ const deeds = [
   'link',
 ] as const
 const names = ['a', 'b', 'c', 'd', 'e']
-const anyPath = fc
-  .array(fc.constantFrom(...names), { minLength: 1, maxLength: 3 })
-  .map(parts => parts.join('/'))
+const anyName = fc.constantFrom(...names)
+// near the root there is more to be done
+const anyPath = fc.oneof(
+  { weight: 3, arbitrary: anyName },
+  fc.array(anyName, { minLength: 2, maxLength: 3 }).map(parts => parts.join('/')),
+)
 const anyDeed: fc.Arbitrary<Deed> = fc.record({
   what: fc.constantFrom(...deeds),
   path: anyPath,
@@ -135,7 +138,7 @@ async function inNamespace(): Promise<void> {
     await differential(
       fc.asyncProperty(
         anyImage({ privileged: namespace === 'host', change: plainly, maxLayers: 3 }),
-        fc.array(anyDeed, { maxLength: 12, size: 'max' }),
+        fc.array(anyDeed, { minLength: 6, maxLength: 16, size: 'max' }),
         async (image, all) => {
           const directory = path.join(base, String(count.images++))
           fs.mkdirSync(directory)
