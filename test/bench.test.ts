@@ -16,7 +16,7 @@ interface Finished {
   readonly stderr: string
 }
 
-type Test = Pick<typeof t, 'equal' | 'ok' | 'type' | 'notHas'>
+type Test = Pick<typeof t, 'equal' | 'match' | 'ok' | 'type' | 'notHas'>
 
 // a dozen programs run several times
 t.setTimeout(540_000)
@@ -167,6 +167,10 @@ await t.test('a program that fails is told in one line, and nothing is left', as
 
 /** Every run has all figures, and they can be. */
 function checkResult(t: Test, name: Case['name'], result: CaseResult): void {
+  if (name === 'overlay' && process.geteuid?.() !== 0) {
+    t.match(result, { series: [], checks: [], notes: [/^left out: /] })
+    return
+  }
   t.ok(result.series.length > 0, name)
   for (const series of result.series) {
     t.equal(series.runs.length, 1, `${name}: ${series.name}`)

@@ -6,10 +6,8 @@ import {
   cstring,
   O_DIRECTORY,
   O_NOFOLLOW,
-  O_NONBLOCK,
   O_RDONLY,
   open,
-  openat,
   read,
   readlinkat,
   S_IFBLK,
@@ -23,6 +21,7 @@ import {
   statx,
   type Stat,
 } from '../fs/libc.ts'
+import { openFile } from '../fs/open-file.ts'
 import { fchmodat } from '../fs/syscall.ts'
 import { openDirectory, readEntries } from '../fs/walk.ts'
 import { getXattr, listXattrs, xattrTarget } from '../fs/xattr.ts'
@@ -86,7 +85,7 @@ function describe(
       type === S_IFLNK
         ? `-> ${printable(readlinkat(dirfd, name))}`
         : type === S_IFREG
-          ? contentOf(openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK), stat.size)
+          ? contentOf(openFile(dirfd, name, stat), stat.size)
           : ''
     lines.push(line(path, stat, xattrs, options, groups, extra))
     if (type !== S_IFDIR) continue
