@@ -50,8 +50,9 @@ async function main(): Promise<void> {
   if (args.runs < 1 || !Number.isInteger(args.runs))
     throw new BenchError(`--runs: ${args.runs} is not a whole number from 1 on`)
   const chosen = choose(cases, args.only)
+  const peers = new Peers(split(args.without))
   const directory = args.dir === undefined ? newDirectory(args.quick) : path.resolve(args.dir)
-  await measureAll(chosen, directory, args)
+  await measureAll(chosen, directory, peers, args)
 }
 
 async function parse() {
@@ -127,6 +128,7 @@ function newDirectory(quick: boolean): string {
 async function measureAll(
   cases: readonly Case[],
   directory: string,
+  peers: Peers,
   args: Awaited<ReturnType<typeof parse>>,
 ): Promise<void> {
   const { quick, runs, koci } = args
@@ -135,7 +137,6 @@ async function measureAll(
   const corpusDirectory = path.join(directory, 'corpus')
   const hadCorpus = existsSync(path.join(corpusDirectory, 'corpus.json'))
   const workDirectory = mkdtempSync(path.join(directory, 'work-'))
-  const peers = new Peers(split(args.without))
   const { signal } = abort
   const bench = new Bench({
     quick,

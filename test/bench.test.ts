@@ -2,6 +2,7 @@
 // How fast anything is isn't looked at.
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import path from 'node:path'
 import t from 'tap'
 import type { Case, CaseResult } from '../bench/case.ts'
@@ -102,12 +103,18 @@ await t.test('help, the list, and mistakes', async t => {
     [['--speed', '9'], /Unknown argument: speed/],
   ]
   const koci = path.join(t.testdir({ koci: '' }), 'koci')
+  const made = (): string[] =>
+    ['/dev/shm', tmpdir()]
+      .flatMap(place => (existsSync(place) ? readdirSync(place) : []))
+      .filter(name => name.startsWith('koci-bench-'))
+  const before = made()
   for (const [args, message] of mistakes) {
     const { status, stderr } = await bench('--koci', koci, ...args)
     t.equal(status, 1, args.join(' '))
     t.match(stderr, message)
     t.notMatch(stderr, /^ +at /m)
   }
+  t.same(made(), before, 'nothing is left')
 })
 
 await t.test('a quick run of everything', { timeout: 440_000 }, async t => {
