@@ -1,19 +1,8 @@
 // A bundle directory: its lock, its metadata, and the list of what a run is making in it. That list is on disk before
 // the first thing is made, so that a rerun after a kill undoes exactly what the dead run made, and touches nothing else.
 import { createHash } from 'node:crypto'
-import { constants, lstatSync } from 'node:fs'
-import {
-  chmod,
-  lstat,
-  mkdir,
-  open,
-  readdir,
-  rename,
-  rm,
-  rmdir,
-  stat,
-  type FileHandle,
-} from 'node:fs/promises'
+import { lstatSync } from 'node:fs'
+import { chmod, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { createError, wrapError } from '../errors.ts'
 import { tryLock, type Lock } from '../fs/lock.ts'
@@ -22,6 +11,7 @@ import { mountSource, unmount } from '../fs/mount.ts'
 import { mountAt } from '../fs/mount-table.ts'
 import { removeTree } from '../fs/walk.ts'
 import type { Descriptor } from '../oci/descriptor.ts'
+import { assertCanBeDirectory, exists, makeDirectories, removeEmpty } from './directories.ts'
 import {
   encodeUmociMetadata,
   isPlainName,
@@ -35,22 +25,18 @@ import {
   type UmociMetadata,
   type UnpackingState,
 } from './metadata.ts'
+import { readOwnFile, useOwnFile } from './own-file.ts'
+import {
+  privateNameOf,
+  publishFile,
+  removeStaged,
+  stageFile,
+  type Content,
+  type StagedFile,
+} from './staged-file.ts'
 
 /** Names that mean somebody already lives in the directory. */
 const occupied = ['config.json', 'rootfs', umociFile]
-const privatePrefix = '.koci-'
-/** What a `write` that was killed can have left of our own files; other names that begin so aren't ours to remove. */
-const privateName = /^\.koci-((koci|umoci|config)\.json|sha\d+_[0-9a-f]+\.(mtree|stat))$/
-const maxMetadataBytes = 1 << 20
-
-/** What is written to a file; of pieces each is used up before the next one is asked for. */
-export type Content = string | Uint8Array | Iterable<Uint8Array>
-
-/** A file that is written and synced, under a private name. */
-export interface StagedFile extends AsyncDisposable {
-  /** Gives it its name. */
-  publish(): Promise<void>
-}
 
 /**
  * A locked bundle directory.
@@ -137,7 +123,7 @@ export class Bundle {
     bundle.#rootfs = rootfs
     try {
       await bundle.#undoDeadRun()
-      await bundle.#removePrivate()
+      await removeStaged(absolute)
       await bundle.#assertFree()
       const { mode } = await stat(absolute)
       bundle.#state = unpacking([], made === undefined ? mode & 0o7777 : undefined)
@@ -187,7 +173,7 @@ export class Bundle {
         })
       const bundle = new Bundle(absolute, lock, state)
       bundle.#umoci = parseUmociMetadata(umoci, file)
-      await bundle.#removePrivate()
+      await removeStaged(absolute)
       return bundle
     } catch (error) {
       lock.release()
@@ -234,7 +220,7 @@ export class Bundle {
   /** As `write`, but the file gets its name only when it is told to; disposed of before, it never was. */
   async stage(name: string, content: Content): Promise<StagedFile> {
     const target = this.hasClaimed(name) ? this.#pathOf(name) : await this.claim(name)
-    return this.#stage(target, content)
+    return stageFile(target, content)
   }
 
   /** A file of the bundle, undefined if there is none; never follows a link, nor waits for a fifo. */
@@ -313,12 +299,12 @@ export class Bundle {
       for (const name of state.created.toReversed()) {
         this.#unmountOwn(name)
         removeTree(directory, cstring(name))
-        removeTree(directory, cstring(`${privatePrefix}${name}`))
+        removeTree(directory, cstring(privateNameOf(name)))
       }
     } finally {
       close(directory)
     }
-    await this.#removePrivate()
+    await removeStaged(this.path)
     await this.#remove(kociFile)
     if (state.mode !== undefined) await chmod(this.path, state.mode)
   }
@@ -367,7 +353,7 @@ export class Bundle {
     // layers that are extracted at the same time claim at the same time
     const write = this.#written.then(async () => {
       const text = `${JSON.stringify(state ?? this.#state, undefined, 2)}\n`
-      await this.#publish(path.join(this.path, kociFile), text)
+      await publishFile(path.join(this.path, kociFile), text)
     })
     this.#written = write.catch(() => {})
     await write
@@ -379,54 +365,6 @@ export class Bundle {
 
   async #remove(name: string): Promise<void> {
     await rm(path.join(this.path, name), { force: true })
-  }
-
-  async #publish(target: string, content: Content): Promise<void> {
-    await using staged = await this.#stage(target, content)
-    await staged.publish()
-  }
-
-  async #stage(target: string, content: Content): Promise<StagedFile> {
-    const temporary = path.join(this.path, `${privatePrefix}${path.basename(target)}`)
-    const discard = (): Promise<void> => rm(temporary, { force: true }).catch(() => {})
-    const attempt = async (action: () => Promise<void>): Promise<void> => {
-      try {
-        await action()
-      } catch (error) {
-        await discard()
-        throw wrapError(error, target)
-      }
-    }
-    await attempt(async () => {
-      // left by a write that was killed: under the lock nobody else can be writing
-      await rm(temporary, { force: true })
-      const file = await open(temporary, 'wx', 0o644)
-      try {
-        await file.writeFile(content)
-        await file.sync()
-      } finally {
-        await file.close()
-      }
-    })
-    let isPublished = false
-    return {
-      publish: () =>
-        attempt(async () => {
-          await rename(temporary, target)
-          isPublished = true
-        }),
-      [Symbol.asyncDispose]: async () => {
-        if (!isPublished) await discard()
-      },
-    }
-  }
-
-  /** What a killed `write` left. Under the lock nobody else can be writing. */
-  async #removePrivate(): Promise<void> {
-    const entries = await readdir(this.path, { withFileTypes: true })
-    for (const entry of entries)
-      if (privateName.test(entry.name) && !entry.isDirectory())
-        await rm(path.join(this.path, entry.name), { force: true })
   }
 }
 
@@ -461,95 +399,4 @@ async function readState(directory: string): Promise<BundleState | undefined> {
   const file = path.join(directory, kociFile)
   const bytes = await readOwnFile(file)
   return bytes && parseBundleState(bytes, file)
-}
-
-/** A file, undefined if there is none; never waits for a fifo, nor follows a link. */
-function readOwnFile(file: string, maxBytes = maxMetadataBytes): Promise<Buffer | undefined> {
-  return useOwnFile(file, maxBytes, handle => handle.readFile())
-}
-
-async function useOwnFile<T>(
-  file: string,
-  maxBytes: number,
-  use: (handle: FileHandle) => Promise<T>,
-): Promise<T | undefined> {
-  try {
-    const handle = await open(
-      file,
-      constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
-    )
-    try {
-      const found = await handle.stat()
-      if (!found.isFile() || found.size > maxBytes)
-        throw createError('INVALID_BUNDLE', {
-          subject: file,
-          reason: 'not a small regular file',
-        })
-      return await use(handle)
-    } finally {
-      await handle.close()
-    }
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw wrapError(error, file)
-  }
-}
-
-async function assertCanBeDirectory(directory: string): Promise<void> {
-  if (!(await exists(directory))) return
-  const found = await stat(directory).catch(() => undefined)
-  if (found?.isDirectory()) return
-  const reason = found ? 'there is something else of that name' : 'it is a symlink to nowhere'
-  throw createError('INVALID_BUNDLE', { subject: directory, reason })
-}
-
-async function exists(file: string): Promise<boolean> {
-  try {
-    await lstat(file)
-    return true
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
-    throw wrapError(error, file)
-  }
-}
-
-/**
- * Makes a directory and its parents; tells the topmost one it had to make. Step by step: Node's recursive mkdir
- * never ends beneath /proc.
- */
-async function makeDirectories(directory: string): Promise<string | undefined> {
-  const missing: string[] = []
-  for (let at = directory; !(await exists(at)); at = path.dirname(at)) missing.push(at)
-  const made: string[] = []
-  try {
-    for (const at of missing.toReversed()) {
-      if (await makeDirectory(at)) made.push(at)
-    }
-  } catch (error) {
-    for (const at of made.toReversed()) await rmdir(at)
-    throw wrapError(error, directory)
-  }
-  return made[0]
-}
-
-/** Whether it was us who made it: somebody else may have been quicker. */
-async function makeDirectory(directory: string): Promise<boolean> {
-  try {
-    await mkdir(directory, 0o700)
-    return true
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
-    throw error
-  }
-}
-
-/** Removes `directory` and its parents up to `top` as long as they are empty. */
-async function removeEmpty(directory: string, top: string): Promise<void> {
-  for (let at = directory; at.length >= top.length; at = path.dirname(at)) {
-    const removed = await rmdir(at).then(
-      () => true,
-      () => false,
-    )
-    if (!removed) return
-  }
 }
