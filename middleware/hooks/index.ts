@@ -2,18 +2,21 @@
 // contract that every driver has, so that what a script can do and what a program can do are the same.
 import { lstat, mkdir } from 'node:fs/promises'
 import { assertMounted } from '../../lib/bundle/mounted.ts'
-import type { Context, LayerContext, RefreshContext } from '../../lib/context.ts'
+import type { Context } from '../../lib/context.ts'
 import type { Driver } from '../../lib/driver.ts'
 import { createError } from '../../lib/errors.ts'
 import { isMountPoint } from '../../lib/fs/mount-table.ts'
 import type { Layer } from '../../lib/layer/layer.ts'
+import { ask, assertRootfs, callOf, runAll } from './ask.ts'
 import { assertList, encodeChange, toChanges } from './delta-list.ts'
 import type { HookName } from './hook-names.ts'
 import { findHooksFile } from './find-hooks-file.ts'
 import { readHooksFile, type HookCommand, type HooksFile } from './hooks-file.ts'
-import { assertEmpty, maxReplyBytes, readReply, refused, type Reply } from './reply.ts'
-import { argumentsOf, describeLayer, documentOf, stateName } from './request.ts'
-import { runHook, type HookCall } from './run-hook.ts'
+import { lookUp } from './look-up.ts'
+import { move, placeFound } from './placement.ts'
+import { assertEmpty, refused } from './reply.ts'
+import { describeRefresh, stateName } from './request.ts'
+import { runHook } from './run-hook.ts'
 import { NamedList, Spool } from './spool.ts'
 
 export { findHooksFile } from './find-hooks-file.ts'
@@ -27,8 +30,6 @@ export interface HooksOptions {
 const name = 'hooks'
 /** A list of that many bytes names some hundred million files. */
 const maxListBytes = 8 * 2 ** 30
-/** Of layers that are looked up at the same time. */
-const maxParallel = 4
 
 /** The layer that was extracted last in a run, by what the run's contexts share. */
 const newest = new WeakMap<Context['state'], Layer>()
@@ -198,84 +199,6 @@ function withFile({ path, chosen, commands }: HooksFile): Partial<Driver> {
   }
 }
 
-/** Asks the commands in order who has the layer; all layers at once, if the file says so. */
-async function lookUp(
-  ctx: LayerContext,
-  commands: readonly HookCommand[],
-): Promise<Found | undefined> {
-  const { layer, layers, state } = ctx
-  if (!commands.some(({ parallel }) => parallel) || layer.needsBelow !== undefined)
-    return firstAnswer(ctx, layer, commands)
-  let running = lookUps.get(state)
-  if (running?.layers !== layers) {
-    running = { layers, answers: startAll(ctx, commands) }
-    lookUps.set(state, running)
-    const { answers } = running
-    ctx.defer(() => Promise.allSettled(answers.values()))
-  }
-  return running.answers.get(layer)
-}
-
-interface Found {
-  readonly command: HookCommand
-  readonly reply: Reply
-}
-
-const lookUps = new WeakMap<
-  Context['state'],
-  {
-    readonly layers: readonly Layer[]
-    readonly answers: Map<Layer, Promise<Found | undefined>>
-  }
->()
-
-/** For each layer its answer, a few at a time. */
-function startAll(
-  ctx: LayerContext,
-  commands: readonly HookCommand[],
-): Map<Layer, Promise<Found | undefined>> {
-  const lanes: Promise<unknown>[] = Array.from({ length: maxParallel }, () => Promise.resolve())
-  return new Map(
-    ctx.layers.map((layer, at) => {
-      const answer = lanes[at % maxParallel]?.then(() => firstAnswer(ctx, layer, commands))
-      lanes[at % maxParallel] = Promise.resolve(answer).catch(() => {})
-      return [layer, Promise.resolve(answer)]
-    }),
-  )
-}
-
-async function firstAnswer(
-  ctx: Context,
-  layer: Layer,
-  commands: readonly HookCommand[],
-): Promise<Found | undefined> {
-  for (const command of commands) {
-    const reply = await ask(command, ctx, layer)
-    if (reply) return { command, reply }
-  }
-  return undefined
-}
-
-function placeFound(
-  { layer, extraction }: LayerContext,
-  command: HookCommand,
-  reply: Reply,
-): void {
-  const { dir, rootfs, verified = false, report } = reply
-  if ((dir === undefined) === (rootfs === undefined))
-    throw refused(command, 'it has to say either dir or rootfs')
-  if (rootfs && extraction.layering === 'stacked')
-    throw refused(command, 'layers are stacked: each has to be in a dir')
-  layer.place({ by: name, verified, report, ...(dir !== undefined && { dir }) })
-}
-
-function move(command: HookCommand, layer: Layer, { dir }: Reply = {}): void {
-  if (dir === undefined) return
-  if (layer.placed?.dir === undefined)
-    throw refused(command, 'the layer is in the rootfs, and not in a dir that could have moved')
-  layer.move(dir, name)
-}
-
 /**
  * Scripts mount the layers' directories as they are. What wouldn't show the same as layers that were applied in order is
  * extracted on top of those below it instead.
@@ -291,68 +214,6 @@ function assertComplete({ index, digest, needsBelow, placed }: Layer): void {
     ? 'its root hides everything below it'
     : `it has no entry for the directory ${path.toString()}, which shows what is below it`
   throw createError('NEEDS_BELOW', { subject: digest, reason })
-}
-
-/** Runs what takes something down: also when the run was aborted. */
-async function runAll(commands: readonly HookCommand[], ctx: Context): Promise<void> {
-  const { signal } = new AbortController()
-  for (const command of commands) await ask(command, ctx.with({ signal }))
-}
-
-/** Runs a command that answers by a reply; undefined if it declined. */
-async function ask(
-  command: HookCommand,
-  ctx: Context,
-  layer?: Layer,
-  own: Readonly<Record<string, unknown>> = {},
-): Promise<Reply | undefined> {
-  const chunks: Buffer[] = []
-  const output = (chunk: Buffer): void => {
-    chunks.push(chunk)
-  }
-  const call = callOf(command, ctx, layer, own)
-  const answered = await runHook(command, { ...call, output, maxOutput: maxReplyBytes })
-  await assertRootfs(ctx, command)
-  return answered ? readReply(command, Buffer.concat(chunks)) : undefined
-}
-
-function callOf(
-  { hook }: HookCommand,
-  ctx: Context,
-  layer?: Layer,
-  own: Readonly<Record<string, unknown>> = {},
-): Pick<HookCall, 'args' | 'input' | 'signal'> {
-  const ofLayer = layer && { layer: describeLayer(layer) }
-  return {
-    args: argumentsOf(hook, ctx, layer),
-    input: documentOf(hook, ctx, { ...ofLayer, ...own }),
-    signal: ctx.signal,
-  }
-}
-
-function describeRefresh(
-  { committed, packed }: RefreshContext,
-  list: string,
-): Record<string, unknown> {
-  return {
-    committed: {
-      refName: committed.refName,
-      descriptor: committed.descriptor,
-      layers: committed.layers.map(({ descriptor, diffID, chainID }, index) => {
-        const { digest, size, mediaType } = descriptor
-        return { index, digest, diffID, chainID, size, mediaType }
-      }),
-    },
-    packed: { list, count: packed.length },
-  }
-}
-
-/** A command may have put anything in the place of the rootfs; nobody is to follow a link from there. */
-async function assertRootfs({ rootfs, bundle }: Context, command: HookCommand): Promise<void> {
-  const found = await lstat(rootfs).catch(() => undefined)
-  if (!found || found.isDirectory()) return
-  const reason = `its rootfs is no directory any more after ${command.command[0]}`
-  throw createError('INVALID_BUNDLE', { subject: bundle.path, reason })
 }
 
 function assertMount({ rootfs }: Context, wanted: boolean, reason: string): void {

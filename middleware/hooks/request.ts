@@ -1,7 +1,7 @@
 // What a command is told: a few words as arguments, and everything as one JSON document on its standard input. Whatever comes
 // from an image is a value in the document; the words are paths that the user chose, digests, and a number.
 import path from 'node:path'
-import type { Context } from '../../lib/context.ts'
+import type { Context, RefreshContext } from '../../lib/context.ts'
 import type { Layer } from '../../lib/layer/layer.ts'
 import type { HookName } from './hook-names.ts'
 
@@ -62,5 +62,23 @@ export function describeLayer(layer: Layer): Record<string, unknown> {
       ...(placed.dir !== undefined && { dir: placed.dir }),
       ...(placed.report && { report: placed.report }),
     }),
+  }
+}
+
+/** What a refresh hook is told beside what all are; `list` is the path of a file that names what was packed. */
+export function describeRefresh(
+  { committed, packed }: RefreshContext,
+  list: string,
+): Record<string, unknown> {
+  return {
+    committed: {
+      refName: committed.refName,
+      descriptor: committed.descriptor,
+      layers: committed.layers.map(({ descriptor, diffID, chainID }, index) => {
+        const { digest, size, mediaType } = descriptor
+        return { index, digest, diffID, chainID, size, mediaType }
+      }),
+    },
+    packed: { list, count: packed.length },
   }
 }
