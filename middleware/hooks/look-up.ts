@@ -9,7 +9,6 @@ import type { Reply } from './reply.ts'
 /** Of layers that are looked up at the same time. */
 const maxParallel = 4
 
-/** Who had the layer, and what it said. */
 /** Asks the commands in order who has the layer; all layers at once, if the file says so. */
 export async function lookUp(
   ctx: LayerContext,
@@ -28,6 +27,7 @@ export async function lookUp(
   return running.answers.get(layer)
 }
 
+/** Who has the layer, and what it said. */
 export interface Found {
   readonly command: HookCommand
   readonly reply: Reply
