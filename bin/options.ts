@@ -46,28 +46,38 @@ export const platform: Option = {
   value: 'os/arch[/variant]',
 }
 
-export const use: Option = {
+const use: Option = {
   type: 'list',
   description: 'a driver for the chain, outermost first; repeatable; see koci drivers',
   value: 'name[:key=value,...]',
 }
 
+function chainOptions(use: Option): Options {
+  return {
+    use,
+    config: {
+      type: 'text',
+      description: 'the chain of this module, instead of ~/.config/koci/koci.config.ts',
+      value: 'file',
+    },
+    'no-config': { type: 'switch', description: 'leave ~/.config/koci/koci.config.ts alone' },
+    hooks: {
+      type: 'text',
+      description: 'run the commands of this file instead of ~/.config/koci/hooks.toml',
+      value: 'file',
+    },
+    'no-hooks': { type: 'switch', description: 'run no hooks' },
+  }
+}
+
+/** The chain of a new bundle: who is in it, and what runs around them. */
+export const chain: Options = chainOptions(use)
+
 /** The same for a bundle that is there. */
-export const bundleUse: Option = {
+export const bundleChain: Options = chainOptions({
   ...use,
   description: 'a driver, outermost first; repeatable; by default as at unpack',
-}
-
-/** Whether the user's or the system's hooks are run, and which file says so. */
-export const hooks: Options = {
-  hooks: {
-    type: 'text',
-    description: 'run the commands of this file instead of ~/.config/koci/hooks.toml',
-    value: 'file',
-  },
-  'no-hooks': { type: 'switch', description: 'run no hooks' },
-}
-
+})
 export const json: Option = {
   type: 'switch',
   description: 'print the result, and errors, as JSON',

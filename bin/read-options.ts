@@ -49,16 +49,25 @@ export function readMapping(args: Arguments): {
 }
 
 /**
- * `--use`, `--hooks`, `--no-hooks`.
+ * `--use`, `--config`, `--no-config`, `--hooks`, `--no-hooks`.
  * @throws {UsageError} ERR_KOCI_INVALID_OPTION
  */
-export function readChain(args: Arguments): Pick<ChainWishes, 'use' | 'hooks'> {
-  const file = args.text('hooks')
-  const isOff = args.has('no-hooks')
+export function readChain(args: Arguments): Pick<ChainWishes, 'use' | 'config' | 'hooks'> {
+  const use = args.list('use')
+  const config = readFile(args, 'config')
+  if (use && typeof config === 'string')
+    throw usageError('--config', 'can not go together with --use: the file composes the chain')
+  return { use, config, hooks: readFile(args, 'hooks') }
+}
+
+/** `--NAME FILE`, `--no-NAME`. */
+function readFile(args: Arguments, name: 'config' | 'hooks'): string | false | undefined {
+  const file = args.text(name)
+  const isOff = args.has(`no-${name}`)
   if (file !== undefined && isOff)
-    throw usageError('--no-hooks', 'can not go together with --hooks')
-  if (file === '') throw usageError('--hooks', 'is empty')
-  return { use: args.list('use'), hooks: isOff ? false : file }
+    throw usageError(`--no-${name}`, `can not go together with --${name}`)
+  if (file === '') throw usageError(`--${name}`, 'is empty')
+  return isOff ? false : file
 }
 
 /** `--tag`: the new image's; undefined for the tag of the old one. */

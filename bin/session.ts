@@ -4,7 +4,7 @@ import { createError } from '../lib/errors.ts'
 import type { Koci } from '../lib/application.ts'
 import { printable } from '../lib/text.ts'
 import type { Arguments } from './arguments.ts'
-import type { ChainPart, ChainWishes } from './chain/compose-chain.ts'
+import type { Chain, ChainWishes } from './chain/compose-chain.ts'
 import { programName } from './program-name.ts'
 import { usageError } from './usage-error.ts'
 
@@ -51,7 +51,7 @@ export class Session {
   }
 
   /**
-   * An application with its warnings on standard error, and the chain that was asked for: by --use, else by the bundle.
+   * An application with its warnings on standard error, and the chain that was asked for.
    * @throws {NotFoundError} ERR_KOCI_DRIVER_NOT_FOUND and whatever else is wrong with a chain
    */
   async application(wishes: ChainWishes = {}): Promise<Koci> {
@@ -59,7 +59,7 @@ export class Session {
   }
 
   /** An application with this chain. */
-  async compose(chain: readonly ChainPart[]): Promise<Koci> {
+  async compose({ parts, configured }: Chain): Promise<Koci> {
     const { Koci } = await import('../lib/application.ts')
     const app = new Koci({ strict: this.#strict })
     app.on('warning', ({ data }) => {
@@ -68,12 +68,14 @@ export class Session {
       const times = count > 1 ? `, ${count} times` : ''
       this.#tellWarning(`${where}${message}`, `${code}${times}`)
     })
-    for (const { driver } of chain) app.use(driver)
+    for (const { driver } of parts) app.use(driver)
+    if (configured)
+      app.onAny(({ name, data }) => configured.emit(name as 'warning', data as never))
     return app
   }
 
   /** The chain of `application`, and who put each driver there. */
-  async chain(wishes: ChainWishes): Promise<readonly ChainPart[]> {
+  async chain(wishes: ChainWishes): Promise<Chain> {
     const { composeChain } = await import('./chain/compose-chain.ts')
     const { log } = await import('../middleware/log/index.ts')
     const { progress } = await import('../middleware/progress/index.ts')

@@ -183,6 +183,11 @@ export const errorTable = {
     '{subject}: line {line}: {key}: {reason}',
     'A hooks file is not TOML, or says something that koci does not know.',
   ],
+  INVALID_CONFIG_FILE: [
+    'UsageError',
+    '{subject}: {reason}',
+    'A `koci.config.ts` or `.js` could not be loaded, threw, or does not export a function that composes a chain. `--no-config` goes on without the one that is found by itself.',
+  ],
   INVALID_REPLY: [
     'FormatError',
     '{subject}: reply to {hook}: {reason}',

@@ -10,6 +10,7 @@ import { toDriver, type Driver } from '../../lib/driver.ts'
 import type { Recipe } from '../../lib/driver-options.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
 import { didYouMean } from '../usage-error.ts'
+import { importModule, placeOf } from './import-module.ts'
 import { readDriverOptions } from './read-driver-options.ts'
 import { builtIns, findBuiltIn, type Factory } from './registry.ts'
 import type { DriverWords } from './use-words.ts'
@@ -31,7 +32,8 @@ export async function loadDriver({ name, options }: DriverWords): Promise<Driver
         driver: file,
         remedy: 'there is no such file',
       })
-    return make(where, await importFactory(where, pathToFileURL(file).href), options, undefined)
+    const loading = importModule(file, { trusted: false })
+    return make(where, await factoryOf(where, loading), options, undefined)
   }
   const url = findPackage(name)
   if (url === undefined) {
@@ -40,7 +42,7 @@ export async function loadDriver({ name, options }: DriverWords): Promise<Driver
     throw createError('DRIVER_NOT_FOUND', { subject: where, driver: name, remedy })
   }
   const recipe = isDriverPackage(name) ? { package: name } : undefined
-  return make(where, await importFactory(where, url), options, recipe)
+  return make(where, await factoryOf(where, import(url)), options, recipe)
 }
 
 /**
@@ -62,7 +64,7 @@ export async function loadRecorded(bundle: string, recorded: RecordedDriver): Pr
   const url = findPackage(from)
   if (url === undefined)
     throw missing(from, 'the bundle was made with it; install it beside koci')
-  return make(where, await importFactory(where, url), options, { package: from })
+  return make(where, await factoryOf(where, import(url)), options, { package: from })
 }
 
 /** Looks beside koci, as an import of koci's own would; never in the working directory. */
@@ -80,10 +82,10 @@ function findPackage(name: string): string | undefined {
   }
 }
 
-async function importFactory(where: string, url: string): Promise<Factory> {
-  const module = (await import(url).catch((error: unknown) => {
-    throw wrapError(error, where)
-  })) as { default?: unknown }
+async function factoryOf(where: string, loading: Promise<object>): Promise<Factory> {
+  const module: { default?: unknown } = await loading.catch((error: unknown) => {
+    throw failed(where, error)
+  })
   if (typeof module.default === 'function') return module.default as Factory
   throw createError('INVALID_MIDDLEWARE', {
     subject: where,
@@ -113,7 +115,7 @@ function call(where: string, factory: Factory, options?: object): Driver {
   try {
     made = (factory as (options?: object) => unknown)(options)
   } catch (error) {
-    throw wrapError(error, where)
+    throw failed(where, error)
   }
   if (made instanceof Promise) {
     made.catch(() => {})
@@ -121,4 +123,10 @@ function call(where: string, factory: Factory, options?: object): Driver {
     throw createError('INVALID_MIDDLEWARE', { subject: where, reason })
   }
   return toDriver(made as Driver, 0)
+}
+
+/** What a module of the user's threw, with the place. */
+function failed(where: string, error: unknown): Error {
+  const place = placeOf(error)
+  return wrapError(error, place === undefined ? where : `${where}: ${place}`)
 }

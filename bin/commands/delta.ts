@@ -3,7 +3,7 @@ import type { Change } from '../../lib/change.ts'
 import { printable } from '../../lib/text.ts'
 import { changeToJson } from '../change-json.ts'
 import type { Command } from '../command.ts'
-import { bundleLayout, bundleUse, hooks, listing } from '../options.ts'
+import { bundleChain, bundleLayout, listing } from '../options.ts'
 import { readChain, readListing } from '../read-options.ts'
 import { usageError } from '../usage-error.ts'
 
@@ -19,8 +19,7 @@ export const delta: Command = {
     },
     ...listing,
     layout: bundleLayout,
-    use: bundleUse,
-    ...hooks,
+    ...bundleChain,
   },
   notes:
     'Prints "A path" for what was added, "M path" for what was modified, "D path" for\n' +

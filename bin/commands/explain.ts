@@ -3,7 +3,7 @@ import type { Explanation, LayerPlan } from '../../lib/explain.ts'
 import type { ChainPart } from '../chain/compose-chain.ts'
 import type { Command } from '../command.ts'
 import { hang } from '../hang.ts'
-import { bundleLayout, hooks, image, platform, use } from '../options.ts'
+import { bundleLayout, chain, image, platform } from '../options.ts'
 import { readChain, readPlatform } from '../read-options.ts'
 import type { Session } from '../session.ts'
 import { usageError } from '../usage-error.ts'
@@ -20,8 +20,7 @@ export const explain: Command = {
     platform,
     layout: bundleLayout,
     rootless: { type: 'switch', description: 'as unpack --rootless would have it' },
-    use,
-    ...hooks,
+    ...chain,
   },
   notes:
     'Shows the chain and who put each driver there, which layers are found and which\n' +
@@ -56,14 +55,14 @@ export const explain: Command = {
             signal,
           })
         : await explainBundle(app, { bundle, layout, signal })
-    if (session.json) session.printJson(toJson(found, chain))
-    else print(found, chain, session)
+    if (session.json) session.printJson(toJson(found, chain.parts))
+    else print(found, chain.parts, session)
   },
 }
 
 function print(found: Explanation, chain: readonly ChainPart[], session: Session): void {
-  const say = (term: string, text: string): void => {
-    for (const line of hang(term, 12, text)) session.print(line)
+  const say = (term: string, text: string, column = 12): void => {
+    for (const line of hang(term, column, text)) session.print(line)
   }
   const { extraction, layers, drivers, extractors, listers } = found
   const { layering, dialect, chosenBy } = extraction
@@ -76,10 +75,14 @@ function print(found: Explanation, chain: readonly ChainPart[], session: Session
       : `a mount of the layers, which ${chosenBy ?? 'nobody'} sees to`,
   )
   say('changes', `listed by the first of these that can: ${listers.join(', ') || 'nobody'}`)
+  const files = new Map(chain.flatMap(({ from, file }) => (file ? [[from, file]] : [])))
+  for (const [from, file] of files) say(from, file)
   session.print('')
   session.print('chain, outermost first')
+  const longest = Math.max(...drivers.map(({ name }) => name.length))
+  const column = Math.min(Math.max(12, longest + 4), 24)
   for (const [at, { name, says }] of drivers.entries())
-    say(`  ${name}`, `(${chain[at]?.from ?? 'default'}) ${says}`)
+    say(`  ${name}`, `(${chain[at]?.from ?? 'default'}) ${says}`, column)
   session.print('')
   session.print(`layers, base first${layers.length === 0 ? ': none' : ''}`)
   for (const plan of layers) {
@@ -107,7 +110,10 @@ function toJson(found: Explanation, chain: readonly ChainPart[]): unknown {
   const { extraction, layers, drivers, extractors, mounters, listers } = found
   return {
     extraction,
-    chain: drivers.map((driver, at) => ({ ...driver, from: chain[at]?.from ?? 'default' })),
+    chain: drivers.map((driver, at) => {
+      const { from, file } = chain[at] ?? { from: 'default' }
+      return { ...driver, from, file: file ?? null }
+    }),
     layers: layers.map(({ layer, foundBy, dir }) => {
       const { index, digest, size, diffID, chainID, placed } = layer
       return {

@@ -2,10 +2,10 @@
 import type { Koci } from '../../lib/application.ts'
 import type { BundleOptions } from '../../lib/with-bundle.ts'
 import type { Command } from '../command.ts'
-import { bundleLayout, bundleUse, hooks } from '../options.ts'
+import { bundleChain, bundleLayout } from '../options.ts'
 import { readChain } from '../read-options.ts'
 
-const options = { layout: bundleLayout, use: bundleUse, ...hooks }
+const options = { layout: bundleLayout, ...bundleChain }
 
 export const mount: Command = {
   positionals: ['bundle'],

@@ -4,7 +4,7 @@ import { changeToJson } from '../change-json.ts'
 import type { Command } from '../command.ts'
 import { historyOptions, readHistory } from '../history-options.ts'
 import { madeImage } from '../made-image.ts'
-import { bundleUse, compress, hooks, image, listing } from '../options.ts'
+import { bundleChain, compress, image, listing } from '../options.ts'
 import { readChain, readCompress, readImage, readListing } from '../read-options.ts'
 
 export const repack: Command = {
@@ -18,8 +18,7 @@ export const repack: Command = {
     },
     ...listing,
     compress,
-    use: bundleUse,
-    ...hooks,
+    ...bundleChain,
     ...historyOptions('repack'),
   },
   notes:

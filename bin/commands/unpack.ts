@@ -1,6 +1,6 @@
 // koci unpack: an image becomes a bundle.
 import type { Command } from '../command.ts'
-import { compat, hooks, image, keepDirlinks, mapping, platform, use } from '../options.ts'
+import { chain, compat, image, keepDirlinks, mapping, platform } from '../options.ts'
 import { readChain, readCompat, readImage, readMapping, readPlatform } from '../read-options.ts'
 
 export const unpack: Command = {
@@ -10,8 +10,7 @@ export const unpack: Command = {
     platform,
     ...mapping,
     'keep-dirlinks': keepDirlinks,
-    use,
-    ...hooks,
+    ...chain,
     compat,
   },
   notes:

@@ -1,6 +1,6 @@
 // koci raw unpack: the tree of an image, and nothing else.
 import type { Command } from '../../command.ts'
-import { compat, hooks, image, keepDirlinks, mapping, platform, use } from '../../options.ts'
+import { chain, compat, image, keepDirlinks, mapping, platform } from '../../options.ts'
 import {
   readChain,
   readCompat,
@@ -16,8 +16,7 @@ export const unpack: Command = {
     platform,
     ...mapping,
     'keep-dirlinks': keepDirlinks,
-    use,
-    ...hooks,
+    ...chain,
     compat,
   },
   notes:

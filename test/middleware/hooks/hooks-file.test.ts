@@ -1,8 +1,7 @@
 // What a hooks file may say, where it is looked for, and what is wrong with one: file, line and key in every error.
-import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { findHooksFile } from '../../../middleware/hooks/find-hooks-file.ts'
 import { readHooksFile } from '../../../middleware/hooks/hooks-file.ts'
 import { hooks } from '../../../middleware/hooks/index.ts'
 import { hookPlace, hookTable } from '../../support/hooks.ts'
@@ -99,28 +98,6 @@ await t.test('a file or a command that others can write does not count', async t
   chmodSync(script, 0o755)
   chmodSync(file, 0o666)
   t.throws(() => hooks({ file }), { code: 'ERR_KOCI_UNTRUSTED' })
-})
-
-await t.test("the user's file counts, else the system's, never one from elsewhere", async t => {
-  const { base } = hookPlace(t)
-  const make = (file: string): string => {
-    mkdirSync(path.dirname(file), { recursive: true })
-    writeFileSync(file, '')
-    return file
-  }
-  const env = { HOME: `${base}/home`, XDG_CONFIG_HOME: `${base}/xdg` }
-  const system = `${base}/etc/hooks.toml`
-  t.equal(findHooksFile(env, system), undefined)
-  make(system)
-  t.equal(findHooksFile(env, system), system)
-  const own = make(`${base}/home/.config/koci/hooks.toml`)
-  t.equal(findHooksFile(env, system), system)
-  t.equal(findHooksFile({ HOME: env.HOME }, system), own)
-  t.equal(findHooksFile({ ...env, XDG_CONFIG_HOME: 'relative' }, system), own)
-  t.equal(findHooksFile({ ...env, XDG_CONFIG_HOME: '' }, system), own)
-  const xdg = make(`${base}/xdg/koci/hooks.toml`)
-  t.equal(findHooksFile(env, system), xdg)
-  t.equal(findHooksFile({ HOME: '' }, '/nonexistent'), undefined)
 })
 
 await t.test('without any file the driver says so when it is used', async t => {
