@@ -138,6 +138,17 @@ const commands: readonly (CommandEntry | CommandGroup)[] = [
     load: async () => (await import('./commands/insert.ts')).insert,
   },
   {
+    name: 'flatten',
+    alias: 'squash',
+    description: 'make one layer of several',
+    load: async () => (await import('./commands/flatten.ts')).flatten,
+  },
+  {
+    name: 'diff',
+    description: 'list how the trees of two images differ',
+    load: async () => (await import('./commands/diff.ts')).diff,
+  },
+  {
     name: 'list',
     alias: 'ls',
     description: 'list the tags of a layout',

@@ -1,5 +1,6 @@
 // Options whose values have a form of their own, checked before anything is opened or made.
 import type { Compress } from '../lib/layer/write-layer-blob.ts'
+import type { LayerSelection } from '../lib/layout/select-layers.ts'
 import { parseIdMap, type IdMap } from '../lib/oci/idmap.ts'
 import { parsePlatform, type Platform } from '../lib/oci/platform.ts'
 import {
@@ -81,6 +82,22 @@ export function readNewTag(args: Arguments): string | undefined {
 export function readCompress(args: Arguments): Compress {
   const text = args.text('compress') ?? 'auto'
   return text === '' ? 'none' : (text as Compress)
+}
+
+/** `--layers`: `2`, `0..2`, `2..`, `..2`. */
+export function readLayers(args: Arguments): LayerSelection {
+  const text = args.text('layers')
+  if (text === undefined) return {}
+  const match = /^(?:(\d{1,6})|(\d{1,6})?\.\.(\d{1,6})?)$/.exec(text)
+  const [, only, first = only, last = only] = match ?? []
+  if (first === undefined && last === undefined)
+    throw usageError('--layers', `${text} is not a range of layers such as 0..2, 2.. or 3`)
+  const numberOf = (digits: string | undefined): number | undefined =>
+    digits === undefined ? undefined : Number(digits)
+  const range = { first: numberOf(first), last: numberOf(last) }
+  if ((range.first ?? 0) > (range.last ?? Infinity))
+    throw usageError('--layers', `${text} ends before it begins`)
+  return range
 }
 
 /** `--compat`. */

@@ -14,10 +14,12 @@ export type {
   UnpackContext,
 } from './context.ts'
 export { steps, type Driver, type Step, type Steps } from './driver.ts'
+export { diffImages, type Aspect, type Difference, type DiffOptions } from './diff.ts'
 export type { DriverOption, OptionValue, Recipe } from './driver-options.ts'
 export * from './errors.ts'
 export { explainBundle, explainUnpack, type Explanation, type LayerPlan } from './explain.ts'
 export type { KociEvents, Warning } from './events.ts'
+export { flattenImage, type FlattenOptions } from './flatten.ts'
 export { filter, map } from './iterate.ts'
 export type { Image } from './layout/open-image.ts'
 export type { Dialect, Extraction, Layering, Mapping } from './layer/extraction.ts'

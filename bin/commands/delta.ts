@@ -1,22 +1,13 @@
 // koci delta: what a repack would pack.
-import type { Change } from '../../lib/change.ts'
-import { printable } from '../../lib/text.ts'
-import { changeToJson } from '../change-json.ts'
+import { nul, printChanges, printChangesJson, readNull } from '../change-lines.ts'
 import type { Command } from '../command.ts'
 import { bundleChain, bundleLayout, listing } from '../options.ts'
 import { readChain, readListing } from '../read-options.ts'
-import { usageError } from '../usage-error.ts'
-
-const pieceLength = 1000
 
 export const delta: Command = {
   positionals: ['bundle'],
   options: {
-    null: {
-      type: 'switch',
-      short: '0',
-      description: 'end each line with NUL, and leave names as they are (-0)',
-    },
+    null: nul,
     ...listing,
     layout: bundleLayout,
     ...bundleChain,
@@ -28,8 +19,7 @@ export const delta: Command = {
   examples: ['koci delta bundle', 'koci delta --json --mask-path /tmp bundle'],
 
   async run(args, session) {
-    const isRaw = args.has('null')
-    if (isRaw && session.json) throw usageError('--null', 'can not go together with --json')
+    const isRaw = readNull(args, session)
     const [bundle = ''] = args.positionals
     const app = await session.application({ ...readChain(args), bundle })
     const { listDelta } = await import('../../lib/with-bundle.ts')
@@ -39,22 +29,7 @@ export const delta: Command = {
       ...readListing(args),
       signal: session.signal,
     })
-    if (session.json) {
-      session.printJson(changes.map(changeToJson))
-      return
-    }
-    for (let at = 0; at < changes.length; at += pieceLength) {
-      const lines = changes.slice(at, at + pieceLength).map(isRaw ? rawLine : textLine)
-      await session.write(Buffer.concat(lines))
-    }
+    if (session.json) printChangesJson(session, changes)
+    else await printChanges(session, changes, isRaw)
   },
-}
-
-function textLine({ kind, rawPath }: Change): Buffer {
-  return Buffer.from(`${kind} ${rawPath.length === 0 ? '.' : printable(rawPath)}\n`)
-}
-
-function rawLine({ kind, rawPath }: Change): Buffer {
-  const path = rawPath.length === 0 ? Buffer.from('.') : rawPath
-  return Buffer.concat([Buffer.from(`${kind} `), path, Buffer.from('\0')])
 }

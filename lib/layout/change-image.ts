@@ -1,10 +1,15 @@
 // One step of building an image without a bundle: its config is edited, or a layer that was made elsewhere goes on top.
 // Everything is checked and written before the tag moves.
-import type { NewLayer } from '../oci/image-draft.ts'
+import type { LayerRange, NewLayer } from '../oci/image-draft.ts'
 import type { ImageEdits } from '../oci/edit-image.ts'
 import { assertRefName } from '../oci/reference.ts'
 import { parseSourceDate } from '../oci/source-date.ts'
-import { commitEdits, commitImage, type HistoryOptions } from './commit-image.ts'
+import {
+  commitEdits,
+  commitImage,
+  commitReplacement,
+  type HistoryOptions,
+} from './commit-image.ts'
 import type { ResolvedImage } from './image-layout.ts'
 import { openForChange, type Image, type ImageOptions } from './open-image.ts'
 
@@ -37,6 +42,16 @@ export function addLayer(
 ): Promise<ResolvedImage> {
   return changeImage(options, async (image, refName) =>
     commitImage(image, refName, await write(image), options.history),
+  )
+}
+
+/** Puts the layer that `write` makes in the place of some of the image's own, those that it names. */
+export function replaceLayers(
+  options: ChangeOptions,
+  write: (image: Image) => Promise<{ range: LayerRange; layer: NewLayer }>,
+): Promise<ResolvedImage> {
+  return changeImage(options, async (image, refName) =>
+    commitReplacement(image, refName, await write(image), options.history),
   )
 }
 

@@ -8,7 +8,9 @@ import {
   encodeDocument,
   encodeDraft,
   pointTo,
+  replaceLayers,
   type ImageDraft,
+  type LayerRange,
   type NewLayer,
 } from '../oci/image-draft.ts'
 import { editImage, type ImageEdits } from '../oci/edit-image.ts'
@@ -47,6 +49,18 @@ export function commitImage(
   const draft = draftOf(image)
   const changed = layer ? appendLayer(draft, layer, entry) : withEmptyEntry(draft, entry)
   return commitDraft(image, refName, changed)
+}
+
+/** Commits the image with a layer in the place of some of its own under a tag; as {@link commitImage} otherwise. */
+export function commitReplacement(
+  image: Image,
+  refName: string,
+  { range, layer }: { range: LayerRange; layer: NewLayer },
+  history: HistoryOptions | false | undefined,
+): Promise<ResolvedImage> {
+  const { author } = image.config
+  const entry = history === false ? undefined : historyEntry({ author, ...defined(history) })
+  return commitDraft(image, refName, replaceLayers(draftOf(image), range, layer, entry))
 }
 
 /** Commits an image whose config was changed under a tag; as {@link commitImage} otherwise. */

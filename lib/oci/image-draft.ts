@@ -11,6 +11,7 @@ import {
   ociTypes,
   toOciType,
   type Compression,
+  type MediaTypeFamily,
 } from './media-type.ts'
 
 /** An image that is being made. `manifest.config` may be stale: {@link encodeDraft} brings it up to date. */
@@ -75,13 +76,70 @@ export function newImage(options: { platform: Platform; created: string }): Imag
 
 /**
  * Adds a layer on top: its descriptor, its DiffID and, unless undefined, a history entry.
+ * A Docker image becomes an OCI image if the layer is compressed with zstd, for which Docker has no media type.
+ */
+export function appendLayer(draft: ImageDraft, layer: NewLayer, history?: History): ImageDraft {
+  const { layers } = draft.manifest
+  const withLayer = spliceLayer(draft, { first: layers.length, last: layers.length - 1 }, layer)
+  return history ? appendHistory(withLayer, { ...history, empty_layer: undefined }) : withLayer
+}
+
+/** Layers that follow one another, both ends included; 0 is the base. */
+export interface LayerRange {
+  readonly first: number
+  readonly last: number
+}
+
+/**
+ * Puts one layer in the place of several. Their history stays, as entries that made no layer; the new entry follows them.
+ * Without one, that of the last of them now stands for all.
+ */
+export function replaceLayers(
+  draft: ImageDraft,
+  range: LayerRange,
+  layer: NewLayer,
+  entry?: History,
+): ImageDraft {
+  const changed = spliceLayer(draft, range, layer)
+  const { history } = draft.config
+  if (!history) return entry ? appendHistory(changed, entry) : changed
+  const merged: History[] = []
+  let at = 0
+  for (const old of history) {
+    const index = old.empty_layer === true ? undefined : at++
+    const isReplaced = index !== undefined && index >= range.first && index <= range.last
+    const isLast = index === range.last
+    merged.push(isReplaced && (entry || !isLast) ? { ...old, empty_layer: true } : old)
+    if (entry && isLast) merged.push(entry)
+  }
+  if (entry && !merged.includes(entry)) merged.push(entry)
+  return { ...changed, config: { ...changed.config, history: merged } }
+}
+
+/**
  * A Docker manifest stays one as long as Docker has a media type for the compression (none, gzip); for zstd the whole
  * image becomes OCI first.
  */
-export function appendLayer(draft: ImageDraft, layer: NewLayer, history?: History): ImageDraft {
+function spliceLayer(draft: ImageDraft, range: LayerRange, layer: NewLayer): ImageDraft {
   const isDocker = draft.mediaType === dockerTypes.manifest
   if (isDocker && layer.compression === 'zstd')
-    return appendLayer(toOciDraft(draft), layer, history)
+    return spliceLayer(toOciDraft(draft), range, layer)
+  const { manifest, config } = draft
+  const { rootfs } = config
+  const descriptor = descriptorOf(layer, isDocker ? 'docker' : 'oci')
+  const splice = <T>(all: readonly T[], one: T): T[] =>
+    all.toSpliced(range.first, range.last + 1 - range.first, one)
+  return {
+    ...draft,
+    manifest: { ...manifest, layers: splice(manifest.layers, descriptor) },
+    config: {
+      ...config,
+      rootfs: { ...rootfs, diff_ids: splice(rootfs.diff_ids, layer.diffID) },
+    },
+  }
+}
+
+function descriptorOf(layer: NewLayer, family: MediaTypeFamily): Descriptor {
   const { digest, size, uncompressedSize } = layer
   const annotations = {
     ...layer.annotations,
@@ -89,23 +147,12 @@ export function appendLayer(draft: ImageDraft, layer: NewLayer, history?: Histor
       ? {}
       : { [uncompressedSizeAnnotation]: String(uncompressedSize) }),
   }
-  const descriptor: Descriptor = {
-    mediaType: layerMediaType(layer.compression, isDocker ? 'docker' : 'oci'),
+  return {
+    mediaType: layerMediaType(layer.compression, family),
     digest,
     size,
     ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
   }
-  const { manifest, config } = draft
-  const { rootfs } = config
-  const withLayer: ImageDraft = {
-    ...draft,
-    manifest: { ...manifest, layers: [...manifest.layers, descriptor] },
-    config: {
-      ...config,
-      rootfs: { ...rootfs, diff_ids: [...rootfs.diff_ids, layer.diffID] },
-    },
-  }
-  return history ? appendHistory(withLayer, { ...history, empty_layer: undefined }) : withLayer
 }
 
 /** Adds a history entry; for one that made no layer, `empty_layer` has to be set. Undefined fields are left out. */
