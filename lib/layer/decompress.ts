@@ -1,6 +1,7 @@
 // Decompression for worker threads: synchronous, piece by piece, output bounded, nothing after the data let through.
 import type { Compression } from '../oci/media-type.ts'
 import { GzipDecompressor } from './gunzip.ts'
+import type { InflaterName } from './inflater.ts'
 import { makeRoom, type Room } from './native.ts'
 import { ZstdDecompressor } from './unzstd.ts'
 
@@ -20,6 +21,7 @@ export type Sink = (chunk: Buffer) => void
 /**
  * Makes a decompressor for a layer whose media type says `compression`; what the bytes look like is never guessed.
  * `room` says where the next plain bytes are to be put, if not always in the same place; `none` doesn't ask.
+ * `inflater` names what inflates gzip, if not the fastest that is there.
  *
  * Checked are checksums, lengths, truncation, and that nothing follows: only gzip may be followed by zeros. Members
  * of gzip and frames of zstd may follow each other, but at most 100,000 empty ones. zstd windows end at 128 MiB.
@@ -31,14 +33,14 @@ export type Sink = (chunk: Buffer) => void
 export function createDecompressor(
   compression: Compression,
   sink: Sink,
-  options: { subject?: string; room?: () => Room } = {},
+  options: { subject?: string; room?: () => Room; inflater?: InflaterName | undefined } = {},
 ): Decompressor {
-  const { subject = 'layer', room = makeRoom() } = options
+  const { subject = 'layer', room = makeRoom(), inflater } = options
   switch (compression) {
     case 'none':
       return { push: sink, end() {}, close() {} }
     case 'gzip':
-      return new GzipDecompressor(sink, subject, room)
+      return new GzipDecompressor(sink, subject, room, inflater)
     case 'zstd':
       return new ZstdDecompressor(sink, subject, room)
   }

@@ -24,6 +24,9 @@ export class NativeMemory {
   }
 }
 
+/** What a library was given it can't decompress; the message says why. */
+export class Refusal extends Error {}
+
 /** Where {@link outputSize} bytes can be put. */
 export interface Room {
   readonly bytes: Buffer

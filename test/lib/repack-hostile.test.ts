@@ -19,6 +19,7 @@ import { change, type Change } from '../../lib/change.ts'
 import { collectGarbage } from '../../lib/layout/gc.ts'
 import { ImageLayout } from '../../lib/layout/image-layout.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
+import { openDescriptors } from '../support/descriptors.ts'
 import { makeImage } from '../support/image.ts'
 
 const rootless = process.geteuid?.() !== 0
@@ -302,8 +303,8 @@ await t.test('failing runs leave no descriptors', async t => {
     },
   }
   await t.rejects(repack(fail), { code: 'ERR_KOCI_IO' })
-  const before = readdirSync('/proc/self/fd').length
+  const before = openDescriptors()
   for (let run = 0; run < 10; run += 1) await t.rejects(repack(fail), { code: 'ERR_KOCI_IO' })
-  t.equal(readdirSync('/proc/self/fd').length, before)
+  t.equal(openDescriptors(), before)
   t.ok(existsSync(rootfs))
 })

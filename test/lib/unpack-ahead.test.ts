@@ -11,6 +11,7 @@ import { outputSize } from '../../lib/layer/native.ts'
 import { WorkerPool } from '../../lib/layer/pool.ts'
 import { readAheadBounds } from '../../lib/layer/read-ahead.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
+import { openDescriptors } from '../support/descriptors.ts'
 import { makeImage } from '../support/image.ts'
 import { makeMemoryDir } from '../support/memory-dir.ts'
 import { missing } from '../support/peers.ts'
@@ -187,11 +188,10 @@ await t.test('a blob that is damaged, in the middle', async t => {
 
 await t.test('stopped at any moment, it ends, with nothing left open', { skip }, async t => {
   const threads = (): number => readdirSync('/proc/self/task').length
-  const open = (): number => readdirSync('/proc/self/fd').length
   const start = performance.now()
   await unpack()
   const whole = performance.now() - start
-  const before = { open: open(), threads: threads() }
+  const before = { open: openDescriptors(), threads: threads() }
   const outcomes = new Set<string>()
   for (let run = 0; run < 25; run += 1) {
     const abort = new AbortController()
@@ -212,7 +212,7 @@ await t.test('stopped at any moment, it ends, with nothing left open', { skip },
   t.strictSame([...outcomes], ['ERR_KOCI_ABORTED'])
   for (let wait = 0; wait < 100 && threads() > before.threads; wait += 1) await sleep(20)
   t.ok(threads() <= before.threads, 'no threads')
-  t.ok(open() <= before.open, 'no descriptors')
+  t.ok(openDescriptors() <= before.open, 'no descriptors')
   const half = readdirSync(dir).filter(
     name =>
       existsSync(join(dir, name, 'rootfs')) && !existsSync(join(dir, name, 'config.json')),

@@ -44,8 +44,3 @@ function inodeTimes(directory: string): string[] {
       return `${name} ${ino} ${nlink} ${ctimeNs}`
     })
 }
-
-/** What is open in this process, workers included. */
-export function openDescriptors(): number {
-  return readdirSync('/proc/self/fd').length
-}

@@ -1,12 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import {
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -14,6 +7,7 @@ import { gzipSync } from 'node:zlib'
 import { Control } from '../../../lib/layer/control.ts'
 import { extractBlob, type ExtractJob } from '../../../lib/layer/extract.ts'
 import { digestOf } from '../../../lib/oci/digest.ts'
+import { openDescriptors } from '../../support/descriptors.ts'
 import { makeJob } from '../../support/extract.ts'
 import { tarBytes } from '../../support/tar-builder.ts'
 import { describeTree } from '../../support/tree.ts'
@@ -203,8 +197,7 @@ await t.test('the target must be a directory and no symlink', async t => {
 })
 
 await t.test('an abort stops it; descriptors are closed after every end', async t => {
-  const open = () => readdirSync('/proc/self/fd').length
-  const before = open()
+  const before = openDescriptors()
   const control = new Control()
   control.abort()
   t.throws(() => extract(job(place(t), tar), control), { code: 'ERR_KOCI_ABORTED' })
@@ -224,7 +217,7 @@ await t.test('an abort stops it; descriptors are closed after every end', async 
     ),
   )
   extract(job(place(t), tar))
-  t.equal(open(), before)
+  t.equal(openDescriptors(), before)
 })
 
 await t.test('progress is counted', async t => {

@@ -5,7 +5,6 @@ import {
   existsSync,
   openSync,
   closeSync,
-  readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
@@ -16,6 +15,7 @@ import type { HookName } from '../../../middleware/hooks/hook-names.ts'
 import type { HookCommand } from '../../../middleware/hooks/hooks-file.ts'
 import { readReply } from '../../../middleware/hooks/reply.ts'
 import { runHook, type HookCall } from '../../../middleware/hooks/run-hook.ts'
+import { openDescriptors } from '../../support/descriptors.ts'
 import { hookPlace } from '../../support/hooks.ts'
 
 const skipHook: HookName = 'unpack.ociv1.layer.try-skip'
@@ -321,12 +321,11 @@ await t.test('H11: nothing is left of many runs', async t => {
   const { base, command } = room(t)
   writeFileSync(path.join(base, 'none'), '')
   const hook = command('/bin/true')
-  const descriptors = (): number => readdirSync('/proc/self/fd').length
   await call(hook)
-  const before = descriptors()
+  const before = openDescriptors()
   for (let at = 0; at < 40; at++)
     await Promise.all([call(hook), call(hook), call(hook), call(hook)])
-  t.ok(descriptors() <= before + 2, 'descriptors')
+  t.equal(openDescriptors(), before, 'descriptors')
   const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').split(' ')
   const zombies = children.filter(pid => {
     const file = `/proc/${pid}/stat`
