@@ -52,6 +52,8 @@ export interface DriverTest {
   readonly module?: URL | string
   /** Where to work. @default the system's directory for temporary files */
   readonly scratch?: string
+  /** Called with the directory of each test when it is over, to remove what `rm -r` can't: read-only snapshots, mounts. */
+  clear?(directory: string): void | Promise<void>
 }
 
 /**
@@ -158,6 +160,7 @@ export class Place {
         await unmountBundle(this.app(), { bundle })
       if (existsSync(rootfs)) describeTree(rootfs, { open: true })
     }
+    await this.#driver.clear?.(this.store)
     rmSync(this.base, { recursive: true, force: true })
   }
 }
