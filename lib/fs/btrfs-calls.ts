@@ -19,6 +19,9 @@ const READ_ONLY = 2n
 const NO_FILE_DATA = 1n
 const argumentBytes = 4096
 const maxName = 255
+const EINVAL = 22
+
+export const subvolumeInfoBytes = 504
 
 const libc = koffi.load(null)
 type Call = (fd: number, request: number, argument: Uint8Array | BigUint64Array) => number
@@ -66,12 +69,9 @@ export function setReadOnly(fd: number, isReadOnly: boolean): number {
   return call(fd, SUBVOL_SETFLAGS, flags)
 }
 
-/** Fills in the id of the subvolume that an open file is in. */
-export function getSubvolumeID(fd: number, id: BigUint64Array): number {
-  const info = Buffer.alloc(504)
-  const code = call(fd, GET_SUBVOL_INFO, info)
-  if (code >= 0) id[0] = info.readBigUInt64LE(0)
-  return code
+/** Fills in what is known of the subvolume that an open file is in: `struct btrfs_ioctl_get_subvol_info_args`. */
+export function getSubvolumeInfo(fd: number, info: Uint8Array): number {
+  return info.length === subvolumeInfoBytes ? call(fd, GET_SUBVOL_INFO, info) : -EINVAL
 }
 
 /** How many subvolumes there are right in the one whose root is open; more than 255 are 255. */

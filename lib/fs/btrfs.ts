@@ -54,11 +54,35 @@ export function destroySubvolume(target: string): void {
   })
 }
 
-/** Makes a subvolume read-only. */
-export function makeReadOnly(target: string): void {
-  onDirectory(target, fd =>
-    assertDone(calls.setReadOnly(fd, true), 'BTRFS_IOC_SUBVOL_SETFLAGS', target),
-  )
+/** What the file system knows of a subvolume. */
+export interface Subvolume {
+  readonly id: bigint
+  /** No other subvolume ever has it. */
+  readonly uuid: string
+  /** It is read-only, and has been from its first moment: whoever makes it writable and writes can't hide that. */
+  readonly isUntouched: boolean
+}
+
+/** Describes a subvolume; undefined if there is none. */
+export function describeSubvolume(target: string): Subvolume | undefined {
+  try {
+    return onDirectory(target, fd => {
+      const info = Buffer.alloc(calls.subvolumeInfoBytes)
+      assertDone(calls.getSubvolumeInfo(fd, info), 'BTRFS_IOC_GET_SUBVOL_INFO', target)
+      const isReadOnly = (info.readBigUInt64LE(288) & 1n) === 1n
+      // the transactions in which it was changed last, and made
+      const isChanged = info.readBigUInt64LE(344) > info.readBigUInt64LE(352)
+      return {
+        id: info.readBigUInt64LE(0),
+        uuid: info.toString('hex', 296, 312),
+        isUntouched: isReadOnly && !isChanged,
+      }
+    })
+  } catch (error) {
+    const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP') return undefined
+    throw error
+  }
 }
 
 /** Whether there are subvolumes in a subvolume: a snapshot has empty directories in their places. */
@@ -99,13 +123,10 @@ export function inodePaths(fd: number, inode: bigint): Buffer[] | undefined {
  * one that is no pipe can't be waited for by anybody, however few threads there are. False without CAP_SYS_ADMIN.
  */
 export async function sendChanges(from: string, to: string, output: number): Promise<boolean> {
-  const parent = new BigUint64Array(1)
-  onDirectory(from, fd =>
-    assertDone(calls.getSubvolumeID(fd, parent), 'BTRFS_IOC_GET_SUBVOL_INFO', from),
-  )
+  const parent = describeSubvolume(from)?.id ?? 0n
   const fd = open(to, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
   try {
-    const code = await calls.sendChanges(fd, output, parent[0] as bigint)
+    const code = await calls.sendChanges(fd, output, parent)
     if (code === -errno.EPERM) return false
     assertDone(code, 'BTRFS_IOC_SEND', to)
     return true
@@ -151,6 +172,6 @@ function assertDone(code: number, name: string, subject: string): number {
   if (code !== -errno.ENOTTY && code !== -errno.EOPNOTSUPP && code !== -errno.EINVAL)
     throw wrapError(cause, subject)
   const reason =
-    'it is not on a btrfs, or on one that the kernel is too old for - cache() keeps layers on any file system'
+    'it is not on a btrfs, or on one that the kernel is too old for - give btrfs() a dir on that of the bundles, or use cache(), which keeps layers on any file system'
   throw createError('UNSUPPORTED_PLATFORM', { subject, reason }, cause)
 }

@@ -4,13 +4,18 @@ import path from 'node:path'
 import type { Context } from '../../lib/context.ts'
 import type { Driver } from '../../lib/driver.ts'
 import { createError } from '../../lib/errors.ts'
-import { driverName, recallState, RepackRun, UnpackRun } from './run.ts'
+import { defaultStoreDirectory } from '../../lib/fs/store-directory.ts'
+import { RepackRun, UnpackRun } from './run.ts'
+import { driverName, recallState } from './state.ts'
 import { Store } from './store.ts'
 
 /** Options of `btrfs()`. */
 export interface BtrfsOptions {
-  /** The store, which is made if it isn't there: on the btrfs on which the bundles are. */
-  readonly dir: string
+  /**
+   * The store, which is made if it isn't there: on the btrfs on which the bundles are.
+   * @default that of `cache()`: /var/lib/koci for root, otherwise $XDG_CACHE_HOME/koci or ~/.cache/koci
+   */
+  readonly dir?: string | undefined
 }
 
 /**
@@ -22,13 +27,13 @@ export interface BtrfsOptions {
  * @example
  * app.use(btrfs({ dir: '/var/lib/koci-snapshots' }))
  */
-export function btrfs(options: BtrfsOptions = { dir: '' }): Driver {
+export function btrfs(options: BtrfsOptions = {}): Driver {
   const dir = checkOptions(options)
   // by the one object that all contexts of a run share
   const unpacks = new WeakMap<object, UnpackRun>()
   const repacks = new WeakMap<object, RepackRun>()
   const open = async ({ signal, closing }: Context): Promise<Store> => {
-    const store = await Store.open(required(dir), signal)
+    const store = await Store.open(dir, signal)
     closing(() => store.close())
     return store
   }
@@ -37,8 +42,8 @@ export function btrfs(options: BtrfsOptions = { dir: '' }): Driver {
     const state = recallState(ctx.bundle)
     if (known || !state || ctx.extraction.chosenBy !== driverName) return known
     const store = await open(ctx)
-    if (!store.hasBase(state.base)) {
-      const message = `the snapshot that the bundle is compared with isn't in ${store.path} any more`
+    if (!store.useBase(state.base)) {
+      const message = `the snapshot that the bundle is compared with isn't in ${store.path} any more, or was changed`
       ctx.warn({ code: 'SNAPSHOTS_NOT_COMPARED', message })
       return undefined
     }
@@ -65,7 +70,7 @@ export function btrfs(options: BtrfsOptions = { dir: '' }): Driver {
     },
 
     async locate(ctx, next) {
-      if (!unpacks.get(ctx.state)?.take(ctx)) await next()
+      if (!(await unpacks.get(ctx.state)?.take(ctx))) await next()
     },
 
     async layer(ctx, next) {
@@ -96,17 +101,11 @@ export function btrfs(options: BtrfsOptions = { dir: '' }): Driver {
   }
 }
 
-/** Empty where there is none: the driver is then made, to be described, but not run. */
 function checkOptions({ dir, ...unknown }: BtrfsOptions): string {
   for (const name of Object.keys(unknown)) throw invalid(name, 'there is dir')
-  if (typeof dir !== 'string' || dir.includes('\0'))
+  if (dir !== undefined && (typeof dir !== 'string' || dir === '' || dir.includes('\0')))
     throw invalid('dir', `${JSON.stringify(dir)} is not a path`)
-  return dir === '' ? '' : path.resolve(dir)
-}
-
-function required(dir: string): string {
-  if (dir !== '') return dir
-  throw invalid('dir', 'it has to be given: a directory on the btrfs on which the bundles are')
+  return path.resolve(dir ?? defaultStoreDirectory('btrfs option dir'))
 }
 
 function invalid(name: string, reason: string): Error {

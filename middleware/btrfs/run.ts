@@ -2,7 +2,6 @@
 // chain that it extracts on top; a repack has the new layer extracted on top of the bundle's base.
 import { lstatSync } from 'node:fs'
 import { resetTreeRoot } from '../../lib/bundle/rootfs.ts'
-import type { Bundle } from '../../lib/bundle/bundle.ts'
 import type { Change } from '../../lib/change.ts'
 import type { Context, DeltaContext, LayerContext, RefreshContext } from '../../lib/context.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
@@ -12,33 +11,14 @@ import {
   destroySubvolume,
   fileSystemID,
   hasNested,
-  makeReadOnly,
 } from '../../lib/fs/btrfs.ts'
+import type { Extraction } from '../../lib/layer/extraction.ts'
 import type { Layer, LayerReport } from '../../lib/layer/layer.ts'
-import { keyOf } from './key.ts'
+import { keyOf, nameOfKey, type ChainKey } from './key.ts'
 import { listSnapshotChanges } from './list-changes.ts'
-import type { Chain, Store } from './store.ts'
-
-/** The name under which the driver places layers, and bundles remember their bases. */
-export const driverName = 'btrfs'
-
-/** What a bundle remembers; JSON. */
-export interface State {
-  /** The snapshot with which the rootfs is compared. */
-  readonly base: string
-  /** Reports of the image's layers, if the base is just what they make; null if it isn't. */
-  readonly reports: readonly LayerReport[] | null
-}
-
-/** What the driver keeps with a bundle; undefined if that isn't sound. */
-export function recallState(bundle: Bundle): State | undefined {
-  const state = bundle.recall(driverName) as State | undefined
-  const isSound =
-    typeof state?.base === 'string' &&
-    /^[0-9a-f]{32}$/.test(state.base) &&
-    (state.reports === null || Array.isArray(state.reports))
-  return isSound ? state : undefined
-}
+import type { Chain } from './names.ts'
+import { driverName, type State } from './state.ts'
+import type { Store } from './store.ts'
 
 /** An unpack. */
 export class UnpackRun {
@@ -48,6 +28,8 @@ export class UnpackRun {
   /** Reports of the layers that are in the rootfs, as long as there is nothing else in it. */
   #reports: LayerReport[] | undefined = []
   readonly #chains: Chain[] = []
+  /** Chains that nobody else makes meanwhile. */
+  #claimed: readonly string[] = []
 
   constructor(store: Store) {
     this.#store = store
@@ -71,17 +53,9 @@ export class UnpackRun {
   }
 
   /** Whether the layer is in the rootfs; the first one to be looked for puts all of them there. */
-  take({ layer, layers, extraction, rootfs }: LayerContext): boolean {
-    if (layer.index === 0) {
-      const found = layers
-        .map(({ chainID }) => this.#store.look(keyOf(chainID, extraction)))
-        .findLast(each => each !== undefined)
-      if (!found) return false
-      destroySubvolume(rootfs)
-      createSnapshot(this.#store.snapshot(found.snapshot), rootfs, { readOnly: false })
-      this.#found = found.reports.length
-      this.#reports = [...found.reports]
-    }
+  async take(ctx: LayerContext): Promise<boolean> {
+    const { layer } = ctx
+    if (layer.index === 0) await this.#restore(ctx)
     if (layer.index >= this.#found) return false
     if (layer.taints.length > 0)
       throw createError('LAYER_SHARED', {
@@ -93,6 +67,31 @@ export class UnpackRun {
     return true
   }
 
+  /** Makes the rootfs a snapshot of the longest chain that is there; the longer ones nobody else makes from now on. */
+  async #restore({ layers, extraction, rootfs, signal }: LayerContext): Promise<void> {
+    const keys = layers.map(({ chainID }) => keyOf(chainID, extraction))
+    for (;;) {
+      const found = this.#longest(keys)
+      const missing = keys.slice(found?.reports.length ?? 0)
+      if (!(await this.#store.claim(missing, signal))) continue
+      this.#claimed = missing.map(nameOfKey)
+      if (!found) return
+      destroySubvolume(rootfs)
+      createSnapshot(this.#store.snapshot(found.snapshot), rootfs, { readOnly: false })
+      this.#found = found.reports.length
+      this.#reports = [...found.reports]
+      return
+    }
+  }
+
+  #longest(keys: readonly ChainKey[]): Chain | undefined {
+    for (const key of keys.toReversed()) {
+      const found = this.#store.use(key)
+      if (found) return found
+    }
+    return undefined
+  }
+
   /** Runs what extracts a layer into the rootfs, and keeps what is there then. */
   async extract(ctx: LayerContext, next: () => Promise<void>): Promise<void> {
     const { layer, extraction, rootfs } = ctx
@@ -102,12 +101,17 @@ export class UnpackRun {
     const { placed } = layer
     const isWhole = isOurs && isUntouched(layer) && placed?.dir === undefined
     if (!isWhole || placed?.report?.entries === undefined) this.#reports = undefined
-    if (!this.#reports || !placed?.report) return
+    if (!this.#reports || !placed?.report) {
+      // it won't be there for those who wait
+      this.#store.letGo(this.#claimed.slice(this.#chains.length))
+      this.#claimed = []
+      return
+    }
     this.#reports.push(placed.report)
     const snapshot = this.#store.nameSnapshot()
     createSnapshot(rootfs, this.#store.snapshot(snapshot), { readOnly: true })
-    const key = keyOf(layer.chainID, extraction)
-    this.#chains.push({ key, snapshot, reports: [...this.#reports] })
+    const below = ctx.layers.slice(0, layer.index + 1)
+    this.#chains.push(describeChain(this.#store, below, extraction, snapshot, this.#reports))
   }
 
   /** What is in the rootfs from the beginning nobody else may put there again. */
@@ -125,8 +129,14 @@ export class UnpackRun {
     const base = this.#store.nameSnapshot()
     createSnapshot(rootfs, this.#store.snapshot(base), { readOnly: true })
     defer(() => this.#store.removeBase(base))
-    await this.#store.publish(this.#chains, { snapshot: base, bundle: bundle.path })
     const isWhole = this.#reports?.length === layers.length && extraction.variants.length === 0
+    const top = layers.at(-1)
+    await this.#store.publish(this.#chains, {
+      ...this.#store.identify(base),
+      bundle: bundle.path,
+      chain: isWhole && top ? nameOfKey(keyOf(top.chainID, extraction)) : null,
+    })
+    this.#store.hold(base)
     const state: State = { base, reports: (isWhole && this.#reports) || null }
     bundle.keep(driverName, state)
   }
@@ -141,6 +151,8 @@ export class RepackRun {
   /** The old base with the new layer on top. */
   #produced: string | undefined
   #reports: readonly LayerReport[] | null = null
+  /** Its name, if it is kept. */
+  #chain: string | null = null
 
   constructor(store: Store, state: State) {
     this.#store = store
@@ -175,20 +187,24 @@ export class RepackRun {
     const { layer, extraction } = ctx
     const isTaken = layer.target !== undefined || layer.placed !== undefined
     if (isTaken) return next()
-    const snapshot = this.#store.nameSnapshot()
-    const target = this.#store.snapshot(snapshot)
+    const target = this.#store.snapshot(this.#store.nameSnapshot())
     createSnapshot(this.#store.snapshot(this.state.base), target, { readOnly: false })
     layer.target = target
     layer.dialect = 'plain'
     await next()
     const { placed } = layer
     if (!isUntouched(layer) || placed?.dir !== target || !placed.report) return
-    makeReadOnly(target)
+    const snapshot = this.#store.nameSnapshot()
+    createSnapshot(target, this.#store.snapshot(snapshot), { readOnly: true })
     this.#produced = snapshot
     if (!this.state.reports || extraction.variants.length > 0) return
     this.#reports = [...this.state.reports, placed.report]
-    const key = keyOf(layer.chainID, extraction)
-    await this.#store.publish([{ key, snapshot, reports: this.#reports }])
+    const layers = [...ctx.layers.slice(0, layer.index), layer]
+    const chain = describeChain(this.#store, layers, extraction, snapshot, this.#reports)
+    this.#chain = nameOfKey(chain.key)
+    // so that it isn't collected before the bundle has it
+    this.#store.hold(this.#chain)
+    await this.#store.publish([chain])
   }
 
   /**
@@ -207,7 +223,10 @@ export class RepackRun {
     const base = this.#store.nameSnapshot()
     createSnapshot(this.#store.snapshot(source), this.#store.snapshot(base), { readOnly: true })
     ctx.defer(() => this.#store.removeBase(base))
-    await this.#store.publish([], { snapshot: base, bundle: bundle.path })
+    const { path } = bundle
+    const chain = this.#chain
+    await this.#store.publish([], { ...this.#store.identify(base), bundle: path, chain })
+    this.#store.hold(base)
     const state: State = { base, reports: this.#reports }
     bundle.keep(driverName, state)
     bundle.discard(() => this.#store.removeBase(this.state.base))
@@ -234,4 +253,23 @@ export class RepackRun {
 /** Whether a layer was extracted just now, verified, and left as it is. */
 function isUntouched({ extracted, placed, taints }: Layer): boolean {
   return extracted && placed?.verified === true && taints.length === 0
+}
+
+/** The layers are those of the chain, base first; so are their reports. */
+function describeChain(
+  store: Store,
+  layers: readonly Layer[],
+  extraction: Extraction,
+  snapshot: string,
+  reports: readonly LayerReport[],
+): Chain {
+  const { chainID, digest } = layers.at(-1) as Layer
+  return {
+    ...store.identify(snapshot),
+    key: keyOf(chainID, extraction),
+    diffIDs: layers.map(({ diffID }) => diffID),
+    reports: [...reports],
+    blob: digest,
+    stored: new Date().toISOString(),
+  }
 }

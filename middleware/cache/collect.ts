@@ -1,52 +1,14 @@
 // Garbage collection. What a bundle has a lease for, what a running process has locked, and what is mounted is never taken,
 // whatever the clock says; that a bundle is gone is believed only after it was missed several times.
-import { readFileSync, rmSync, statSync } from 'node:fs'
-import { uptime } from 'node:os'
+import { rmSync, statSync } from 'node:fs'
 import path from 'node:path'
+import { bundleKeeps, isGone, missAgain } from '../../lib/bundle/missing.ts'
 import { wrapError } from '../../lib/errors.ts'
-import { bootID } from './completion.ts'
-import { isMissing, namesIn } from './files.ts'
-import { readLeases, recallLease, removeLease, writeLease, type Lease } from './lease.ts'
+import type { CollectOptions, CollectReport, RemovedLayer } from '../../lib/stored-layers.ts'
+import { namesIn } from './files.ts'
+import { readLeases, recallLease, removeLease, writeLease } from './lease.ts'
 import { mountedLayers, reclaimStaging } from './staging.ts'
 import { namePattern, type Store } from './store.ts'
-
-/** What is to be removed beside what is of no use to anybody. */
-export interface CollectOptions {
-  /** Remove unused layers, those not used for longest first, until the store takes no more than this. */
-  readonly keepBytes?: number | undefined
-  /** Remove layers that weren't used for so many milliseconds. */
-  readonly olderThanMs?: number | undefined
-  /** Take bundles that aren't where they were seen last for deleted, at once. @default false */
-  readonly dropMissing?: boolean | undefined
-  /** The time, in milliseconds since 1970. @default by this machine's clock */
-  readonly now?: number | undefined
-}
-
-/** What was removed, and what wasn't. */
-export interface CollectReport {
-  readonly removed: readonly RemovedLayer[]
-  readonly bytesRemoved: number
-  /** What is left. */
-  readonly layers: number
-  readonly bytes: number
-  /** Bundles that aren't there any more. */
-  readonly leasesRemoved: number
-  /** Layers that were to be removed, and are used. */
-  readonly busy: readonly string[]
-  /** Directories of processes that died. */
-  readonly stagingRemoved: number
-}
-
-/** A layer that was removed. */
-export interface RemovedLayer {
-  readonly name: string
-  readonly bytes: number
-  readonly reason: 'incomplete' | 'age' | 'size' | 'bundle gone'
-}
-
-/** A bundle is taken for deleted when it was missed so often, and for so long. */
-const timesMissed = 3
-const graceMs = 7 * 24 * 3_600_000
 
 interface Candidate {
   readonly name: string
@@ -183,41 +145,16 @@ class Collection {
     let count = 0
     for (const [id, lease] of await readLeases(this.#store)) {
       const { missed, ...rest } = lease
-      if (isThere(lease.bundle, id)) {
+      if (bundleKeeps(lease.bundle, 'cache', kept => recallLease(kept) === id)) {
         if (missed) await writeLease(this.#store, id, rest, false)
         continue
       }
-      const again = this.#missAgain(lease)
-      const isGone = this.#options.dropMissing === true || this.#isGone(again)
-      if (isGone) {
+      const again = missAgain(missed, this.#now)
+      if (this.#options.dropMissing === true || isGone(again, this.#now)) {
         removeLease(this.#store, id)
         count += 1
       } else await writeLease(this.#store, id, { ...rest, missed: again }, false)
     }
     return count
-  }
-
-  #missAgain({ missed }: Lease): NonNullable<Lease['missed']> {
-    if (missed) return { ...missed, times: missed.times + 1 }
-    return { times: 1, since: this.#now, boot: bootID(), bootMs: uptime() * 1000 }
-  }
-
-  /** In the boot in which it was missed first the clock that nobody can set has to agree. */
-  #isGone({ times, since, boot, bootMs }: NonNullable<Lease['missed']>): boolean {
-    const isLongAgo = boot !== bootID() || uptime() * 1000 - bootMs >= graceMs
-    return times >= timesMissed && this.#now - since >= graceMs && isLongAgo
-  }
-}
-
-/** Whether a bundle is where it was seen last, and has this lease. */
-function isThere(bundle: string, id: string): boolean {
-  try {
-    const { drivers } = JSON.parse(readFileSync(path.join(bundle, 'koci.json'), 'utf8')) as {
-      drivers?: { cache?: unknown }
-    }
-    return recallLease(drivers?.cache) === id
-  } catch (error) {
-    // one that can't be read may well be there
-    return !isMissing(error) && !(error instanceof SyntaxError)
   }
 }

@@ -2,6 +2,7 @@
 // one doesn't exist. All that has to be known to use the layer is in it, so that nothing else is read.
 import { readFileSync } from 'node:fs'
 import type { LayerRecordSummary } from '../../lib/bundle/layer-record.ts'
+import { bootID } from '../../lib/fs/boot-id.ts'
 import { isMissing } from './files.ts'
 import type { LayerReport } from '../../lib/layer/layer.ts'
 import { parseDigest, type Digest } from '../../lib/oci/digest.ts'
@@ -66,17 +67,4 @@ export function parseCompletion(bytes: Buffer, subject: string): Completion | un
 /** Whether what it speaks of can have got lost since. */
 export function isTrusted({ durable, boot }: Completion): boolean {
   return durable || boot === bootID()
-}
-
-let boot: string | undefined
-
-/** Of this boot; empty where the kernel doesn't say. */
-export function bootID(): string {
-  if (boot !== undefined) return boot
-  try {
-    boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
-  } catch {
-    boot = ''
-  }
-  return boot
 }

@@ -26,8 +26,8 @@ const tag = `Signature: 8a477f597d28d172789f06886806bc55
 # This directory is a cache of container image layers, made by koci.
 # It can be made again; see https://bford.info/cachedir/
 `
-/** What may be beside a store: other versions, and what the command line keeps below the same default directory. */
-const neighbours = /^(v\d+|node|CACHEDIR\.TAG)$/
+/** What may be beside a store: other versions, another driver's, and what the command line keeps in the default directory. */
+const neighbours = /^(v\d+|btrfs-v\d+|node|CACHEDIR\.TAG)$/
 const sticky = 0o1000
 
 /** Where a store is, all links followed; undefined if there is none. */

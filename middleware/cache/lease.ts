@@ -2,6 +2,7 @@
 // in a lease only tells where it was seen last.
 import { readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
+import type { Missed } from '../../lib/bundle/missing.ts'
 import { parseJson } from '../../lib/oci/json.ts'
 import { isMissing, namesIn } from './files.ts'
 import { namePattern, type Store } from './store.ts'
@@ -15,16 +16,6 @@ export interface Lease {
   readonly layers: readonly string[]
   /** How often, and since when, gc didn't find the bundle there. */
   readonly missed?: Missed | undefined
-}
-
-/** What gc remembers of a bundle that wasn't where its lease says. */
-export interface Missed {
-  readonly times: number
-  /** Milliseconds since 1970, by this machine's clock at that time. */
-  readonly since: number
-  /** The boot in which that was, and how many milliseconds old it was. */
-  readonly boot: string
-  readonly bootMs: number
 }
 
 /** The id of a bundle's lease, from what the bundle keeps for the driver; undefined if it has none. */

@@ -1,7 +1,7 @@
 // What cache() takes, and where the store is if nobody says.
 import path from 'node:path'
 import { createError } from '../../lib/errors.ts'
-import { readPrivileges } from '../../lib/fs/privileges.ts'
+import { defaultStoreDirectory } from '../../lib/fs/store-directory.ts'
 
 /** Options of `cache()`. */
 export interface CacheOptions {
@@ -25,21 +25,7 @@ export function checkOptions(options: CacheOptions): { dir: string; durable: boo
   if (dir !== undefined && (typeof dir !== 'string' || dir === '' || dir.includes('\0')))
     throw invalid('dir', `${JSON.stringify(dir)} is not a path`)
   if (typeof durable !== 'boolean') throw invalid('durable', `${String(durable)} is no boolean`)
-  return { dir: path.resolve(dir ?? defaultDirectory()), durable }
-}
-
-/**
- * Where the user's store is.
- * @throws {UsageError} ERR_KOCI_INVALID_OPTION for a user without a home
- */
-export function defaultDirectory(env: NodeJS.ProcessEnv = process.env): string {
-  // root of a user namespace is an ordinary user outside of it
-  const isRoot = process.geteuid?.() === 0 && !readPrivileges().inUserNamespace
-  if (isRoot) return '/var/lib/koci'
-  const { XDG_CACHE_HOME: xdg, HOME: home } = env
-  if (xdg && path.isAbsolute(xdg)) return path.join(xdg, 'koci')
-  if (home && path.isAbsolute(home)) return path.join(home, '.cache', 'koci')
-  throw invalid('dir', 'there is no default without $HOME - give one')
+  return { dir: path.resolve(dir ?? defaultStoreDirectory('cache option dir')), durable }
 }
 
 function invalid(name: string, reason: string): Error {

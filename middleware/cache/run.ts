@@ -4,10 +4,11 @@ import { writeLayerRecord } from '../../lib/bundle/layer-record.ts'
 import { makeTreeRoot } from '../../lib/bundle/rootfs.ts'
 import type { Context, LayerContext } from '../../lib/context.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
+import { bootID } from '../../lib/fs/boot-id.ts'
 import { acquireLock, type Lock } from '../../lib/fs/lock.ts'
 import type { Layer, Placement } from '../../lib/layer/layer.ts'
 import { Claims } from './claims.ts'
-import { bootID, type Completion } from './completion.ts'
+import type { Completion } from './completion.ts'
 import { randomName } from './files.ts'
 import {
   degradedKey,

@@ -2,37 +2,10 @@
 // for being as old as it was.
 import { compareTree } from '../../lib/bundle/compare-tree.ts'
 import { withTree } from '../../lib/fs/open-tree.ts'
-import type { Digest } from '../../lib/oci/digest.ts'
+import type { Problem, Verdict, VerifyOptions } from '../../lib/stored-layers.ts'
 import { isTrusted, readCompletion } from './completion.ts'
 import { isDirectory } from './files.ts'
 import type { Store } from './store.ts'
-
-/** What was found out about a layer. */
-export interface Verdict {
-  readonly name: string
-  readonly diffID: Digest | undefined
-  /** `outdated`: stored without waiting for the disk, in an earlier boot. `busy`: being extracted or removed right now. */
-  readonly state: 'good' | 'damaged' | 'outdated' | 'busy'
-  readonly problems: readonly Problem[]
-  /** Whether it was removed, so that it is extracted again when it is needed. */
-  readonly repaired: boolean
-}
-
-/** What is wrong. */
-export interface Problem {
-  readonly kind: 'changed' | 'added' | 'missing' | 'no tree' | 'no record'
-  /** In the layer, as text; empty for its root and for the layer as a whole. */
-  readonly path: string
-}
-
-/** What to verify. */
-export interface VerifyOptions {
-  /** @default all */
-  readonly names?: readonly string[] | undefined
-  /** Remove what is damaged. @default false */
-  readonly repair?: boolean | undefined
-  readonly signal?: AbortSignal | undefined
-}
 
 /**
  * Verifies layers, one after the other. Repaired is what isn't in use by a running process; the files of a layer that is

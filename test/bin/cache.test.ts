@@ -20,7 +20,9 @@ await t.test('ls and du, for people and programs', async t => {
   t.match(JSON.parse(json.stdout), [{ name: shop.names[0], bundles: [bundle] }, {}, {}])
   t.match((await koci(['cache', 'du', ...on])).stdout, / KiB +3  layers\n.* 3  of these needed/)
   const usage = JSON.parse((await koci(['cache', 'du', '--json', ...on])).stdout)
-  t.match(usage, { store: shop.store.path, layers: 3, leased: { layers: 3 } })
+  t.match(usage, [
+    { driver: 'cache', store: shop.store.path, layers: 3, leased: { layers: 3 } },
+  ])
 })
 
 await t.test('verify fails until what is damaged was removed', async t => {
@@ -44,7 +46,7 @@ await t.test('rm and gc take nothing that a bundle needs', async t => {
   t.match(kept, { code: 0, stdout: /^0 removed, 0 B; 2 kept/ })
   rmSync(bundle, { recursive: true })
   const gone = await koci(['cache', 'gc', '--drop-missing', '--json', ...on])
-  t.match(JSON.parse(gone.stdout), { leasesRemoved: 1, layers: 2 })
+  t.match(JSON.parse(gone.stdout), [{ driver: 'cache', leasesRemoved: 1, layers: 2 }])
   t.match(await koci(['cache', 'rm', ...on, name.slice(0, 8)]), { code: 0, stdout: '' })
   const rest = await koci(['cache', 'gc', ...on, '--keep-bytes=1K'])
   t.match(rest, { code: 0, stdout: /  size\n1 removed, .* KiB; 0 kept, 0 B\n$/ })

@@ -1,6 +1,6 @@
 // koci cache gc: removes what nobody needs.
 import type { Command } from '../../command.ts'
-import { dir, openStore, readBytes, readDuration, size } from './store.ts'
+import { dir, readBytes, readDuration, size, withStores } from './store.ts'
 
 export const gc: Command = {
   positionals: [],
@@ -8,7 +8,7 @@ export const gc: Command = {
     dir,
     'keep-bytes': {
       type: 'text',
-      description: 'remove unused layers until the store is no larger, oldest use first',
+      description: 'remove unused layers until a store is no larger, oldest use first',
       value: 'size',
     },
     'older-than': {
@@ -30,16 +30,23 @@ export const gc: Command = {
   async run(args, session) {
     const keepBytes = readBytes(args, 'keep-bytes')
     const olderThanMs = readDuration(args, 'older-than')
-    const store = await openStore(args)
-    const { collect } = await import('../../../middleware/cache/collect.ts')
-    const dropMissing = args.has('drop-missing')
-    const report = await collect(store, { keepBytes, olderThanMs, dropMissing })
-    if (session.json) return session.printJson(report)
-    for (const { name, bytes, reason } of report.removed)
-      session.print(`${name}  ${size(bytes).padStart(10)}  ${reason}`)
-    const { removed, bytesRemoved, layers, bytes } = report
-    session.print(
-      `${removed.length} removed, ${size(bytesRemoved)}; ${layers} kept, ${size(bytes)}`,
-    )
+    const options = { keepBytes, olderThanMs, dropMissing: args.has('drop-missing') }
+    await withStores(args, session, async stores => {
+      const reports: object[] = []
+      for (const store of stores) {
+        const { driver } = store
+        const report = await store.collect(options)
+        reports.push({ driver, store: store.path, ...report })
+        if (session.json) continue
+        for (const { name, bytes, reason } of report.removed)
+          session.print(`${name}  ${size(bytes).padStart(10)}  ${reason}`)
+        const { removed, bytesRemoved, layers, bytes } = report
+        const whose = stores.length > 1 ? `${driver}: ` : ''
+        session.print(
+          `${whose}${removed.length} removed, ${size(bytesRemoved)}; ${layers} kept, ${size(bytes)}`,
+        )
+      }
+      if (session.json) session.printJson(reports)
+    })
   },
 }

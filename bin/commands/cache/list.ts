@@ -1,6 +1,6 @@
 // koci cache ls: the layers of a store, one a line.
 import type { Command } from '../../command.ts'
-import { dir, openStore, size } from './store.ts'
+import { dir, size, withStores } from './store.ts'
 
 export const list: Command = {
   positionals: [],
@@ -9,13 +9,14 @@ export const list: Command = {
   examples: ['koci cache ls', 'koci cache ls --dir /var/cache/koci --json'],
 
   async run(args, session) {
-    const store = await openStore(args)
-    const { listLayers } = await import('../../../middleware/cache/list.ts')
-    const layers = await listLayers(store)
+    const layers = await withStores(args, session, async stores =>
+      (await Promise.all(stores.map(store => store.list()))).flat(),
+    )
     if (session.json) return session.printJson(layers)
-    for (const { name, bytes, used, diffID, chainID, bundles, trusted } of layers) {
+    for (const { name, driver, bytes, used, diffID, chainID, bundles, trusted } of layers) {
       const notes = [
-        ...(chainID === null ? [] : ['on top of others']),
+        ...(driver === 'btrfs' ? ['snapshot'] : []),
+        ...(chainID === null || chainID === diffID ? [] : ['on top of others']),
         ...(bundles.length === 0
           ? []
           : [`${bundles.length} bundles`.replace(/^(1 .*)s$/, '$1')]),

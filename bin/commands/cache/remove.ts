@@ -1,6 +1,8 @@
 // koci cache rm: removes one layer.
+import { createError } from '../../../lib/errors.ts'
+import { layersCalled } from '../../../lib/stored-layers.ts'
 import type { Command } from '../../command.ts'
-import { dir, openStore } from './store.ts'
+import { dir, withStores } from './store.ts'
 
 export const remove: Command = {
   positionals: ['layer'],
@@ -12,10 +14,17 @@ export const remove: Command = {
 
   async run(args, session) {
     const [text = ''] = args.positionals
-    const store = await openStore(args)
-    const { findLayers, removeLayer } = await import('../../../middleware/cache/list.ts')
-    const layers = await findLayers(store, text)
-    for (const layer of layers) await removeLayer(store, layer)
-    if (session.json) session.printJson(layers.map(({ name }) => name))
+    const names = await withStores(args, session, async stores => {
+      const found = await Promise.all(
+        stores.map(async store => ({ store, layers: layersCalled(await store.list(), text) })),
+      )
+      const store = stores.map(({ path }) => path).join(' or ')
+      if (found.every(({ layers }) => layers.length === 0))
+        throw createError('LAYER_NOT_STORED', { subject: text, store })
+      for (const { store, layers } of found)
+        for (const layer of layers) await store.remove(layer)
+      return found.flatMap(({ layers }) => layers.map(({ name }) => name))
+    })
+    if (session.json) session.printJson(names)
   },
 }

@@ -1,26 +1,44 @@
 // What the commands that look into a store have in common.
-import type { Store } from '../../../middleware/cache/store.ts'
+import type { LayerStore } from '../../../lib/stored-layers.ts'
 import type { Arguments } from '../../arguments.ts'
 import type { Option } from '../../command.ts'
+import type { Session } from '../../session.ts'
 import { usageError } from '../../usage-error.ts'
 
 export const dir: Option = {
   type: 'text',
-  description: 'the store; by default /var/lib/koci for root, else ~/.cache/koci',
+  description: 'where the stores are; by default /var/lib/koci for root, else ~/.cache/koci',
   value: 'path',
 }
 
 /**
- * The store of `--dir`. It isn't made: a store that was mistyped would look empty.
+ * Does something with the stores of `--dir`, one of each driver that keeps one there, and closes them. None is made: a store
+ * that was mistyped would look empty.
  * @throws {UsageError} ERR_KOCI_INVALID_OPTION if there is none
  */
-export async function openStore(args: Arguments): Promise<Store> {
+export async function withStores<T>(
+  args: Arguments,
+  session: Session,
+  use: (stores: readonly LayerStore[]) => Promise<T>,
+): Promise<T> {
   const { checkOptions } = await import('../../../middleware/cache/options.ts')
-  const { Store } = await import('../../../middleware/cache/store.ts')
-  const found = checkOptions({ dir: args.text('dir') })
-  const store = Store.find(found.dir)
-  if (store) return store
-  throw usageError('--dir', `there is no store in ${found.dir} - the first unpack makes one`)
+  const { dir: found } = checkOptions({ dir: args.text('dir') })
+  const finders = [
+    async () => (await import('../../../middleware/cache/layer-store.ts')).findLayerStore,
+    async () => (await import('../../../middleware/btrfs/layer-store.ts')).findLayerStore,
+  ]
+  const stores: LayerStore[] = []
+  try {
+    for (const load of finders) {
+      const find = await load()
+      const store = await find(found, session.signal)
+      if (store) stores.push(store)
+    }
+    if (stores.length > 0) return await use(stores)
+  } finally {
+    for (const store of stores) store.close()
+  }
+  throw usageError('--dir', `there is no store in ${found} - the first unpack makes one`)
 }
 
 /** Bytes for people. */

@@ -1,6 +1,7 @@
 // koci cache du: what a store takes.
+import { measureLayers } from '../../../lib/stored-layers.ts'
 import type { Command } from '../../command.ts'
-import { dir, openStore, size } from './store.ts'
+import { dir, size, withStores } from './store.ts'
 
 export const usage: Command = {
   positionals: [],
@@ -9,13 +10,21 @@ export const usage: Command = {
   examples: ['koci cache du', 'koci cache du --json'],
 
   async run(args, session) {
-    const store = await openStore(args)
-    const { measure } = await import('../../../middleware/cache/list.ts')
-    const found = await measure(store)
-    if (session.json) return session.printJson({ store: store.path, ...found })
+    const found = await withStores(args, session, stores =>
+      Promise.all(
+        stores.map(async store => ({
+          driver: store.driver,
+          store: store.path,
+          ...measureLayers(await store.list()),
+        })),
+      ),
+    )
+    if (session.json) return session.printJson(found)
     const row = (what: string, { layers, bytes }: { layers: number; bytes: number }): void =>
       session.print(`${size(bytes).padStart(10)}  ${String(layers).padStart(6)}  ${what}`)
-    row('layers', found)
-    row('of these needed by bundles', found.leased)
+    for (const each of found) {
+      row(each.driver === 'btrfs' ? 'snapshots' : 'layers', each)
+      row('of these needed by bundles', each.leased)
+    }
   },
 }

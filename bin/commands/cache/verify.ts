@@ -1,8 +1,8 @@
 // koci cache verify: compares stored layers with what was recorded when they were stored.
 import { createError } from '../../../lib/errors.ts'
-import type { Verdict } from '../../../middleware/cache/verify.ts'
+import type { Verdict } from '../../../lib/stored-layers.ts'
 import type { Command } from '../../command.ts'
-import { dir, openStore } from './store.ts'
+import { dir, withStores } from './store.ts'
 
 export const verify: Command = {
   positionals: [],
@@ -19,18 +19,21 @@ export const verify: Command = {
   examples: ['koci cache verify', 'koci cache verify --repair'],
 
   async run(args, session) {
-    const store = await openStore(args)
-    const { verify } = await import('../../../middleware/cache/verify.ts')
     const verdicts: Verdict[] = []
-    const { signal } = session
-    for await (const verdict of verify(store, { repair: args.has('repair'), signal })) {
-      verdicts.push(verdict)
-      if (session.json || verdict.state === 'good') continue
-      const { name, state, problems, repaired } = verdict
+    const options = { repair: args.has('repair'), signal: session.signal }
+    const show = ({ name, state, problems, repaired }: Verdict): void => {
       session.print(`${name}  ${state}${repaired ? ', removed' : ''}`)
       for (const { kind, path } of problems)
         session.print(`  ${kind}${path === '' ? '' : `  ${path}`}`)
     }
+    const paths = await withStores(args, session, async stores => {
+      for (const store of stores)
+        for await (const verdict of store.verify(options)) {
+          verdicts.push(verdict)
+          if (!session.json && verdict.state !== 'good') show(verdict)
+        }
+      return stores.map(({ path }) => path)
+    })
     const count = (state: string): number =>
       verdicts.filter(each => each.state === state).length
     if (session.json) session.printJson(verdicts)
@@ -38,7 +41,7 @@ export const verify: Command = {
     const left = verdicts.filter(({ state, repaired }) => state === 'damaged' && !repaired)
     if (left.length > 0)
       throw createError('INVALID_STORE', {
-        subject: store.path,
+        subject: paths.join(', '),
         reason: `${left.length} layers are damaged - koci cache verify --repair removes them`,
       })
   },

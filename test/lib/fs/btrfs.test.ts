@@ -20,10 +20,11 @@ import {
   fileSystemID,
   hasNested,
   inodePaths,
-  makeReadOnly,
+  describeSubvolume,
   sendChanges,
 } from '../../../lib/fs/btrfs.ts'
 import { cstring } from '../../../lib/fs/libc.ts'
+import { setWritable } from '../../support/set-writable.ts'
 import { mountpoint, onFileSystem } from '../../support/btrfs.ts'
 
 if (mountpoint !== undefined) await onBtrfs(mountpoint)
@@ -45,7 +46,7 @@ async function elsewhere(): Promise<void> {
       notHere,
     )
     t.throws(() => destroySubvolume(path.join(base, 'from')), notHere)
-    t.throws(() => makeReadOnly(path.join(base, 'from')), notHere)
+    t.throws(() => describeSubvolume(path.join(base, 'from')), notHere)
     t.throws(() => hasNested(base), notHere)
     t.throws(() => fileSystemID(base), notHere)
     t.throws(() => createSubvolume(path.join(base, 'no/new')), { code: 'ERR_KOCI_IO' })
@@ -80,9 +81,17 @@ async function onBtrfs(base: string): Promise<void> {
 
     createSnapshot(two, three, { readOnly: false })
     writeFileSync(path.join(three, 'file'), 'other')
-    makeReadOnly(three)
-    t.throws(() => writeFileSync(path.join(three, 'file'), 'x'), { code: 'EROFS' })
     t.equal(readFileSync(path.join(two, 'file'), 'utf8'), 'content')
+
+    t.equal(describeSubvolume(path.join(base, 'nowhere')), undefined)
+    t.equal(describeSubvolume(one)?.isUntouched, false, 'writable')
+    t.equal(describeSubvolume(two)?.isUntouched, true)
+    t.not(describeSubvolume(two)?.uuid, describeSubvolume(three)?.uuid)
+    setWritable(two, true)
+    writeFileSync(path.join(two, 'file'), 'changed')
+    setWritable(two, false)
+    t.throws(() => writeFileSync(path.join(two, 'file'), 'x'), { code: 'EROFS' })
+    t.equal(describeSubvolume(two)?.isUntouched, false, 'what was done to it stays visible')
 
     t.notOk(hasNested(one))
     createSubvolume(path.join(one, 'nested'))

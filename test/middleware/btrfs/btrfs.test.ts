@@ -307,14 +307,13 @@ else {
   await t.test('options', async t => {
     const invalid = { code: 'ERR_KOCI_INVALID_OPTION' }
     t.throws(() => btrfs({ dir: 1 as unknown as string }), invalid)
+    t.throws(() => btrfs({ dir: '' }), invalid)
     t.throws(() => btrfs({ dir: 'x', more: 1 } as never), invalid)
-    const base = t.testdir()
-    const image = await makeImage(path.join(base, 'images'), 'a', { layers: threeLayers })
-    const app = new Koci().use(btrfs())
-    await t.rejects(app.unpack({ image, bundle: path.join(base, 'bundle') }), {
-      ...invalid,
-      message: /has to be given/,
-    })
+    t.match(
+      btrfs().recipe,
+      { options: { dir: /^\/.*koci$/ } },
+      'where all stores are, if nobody says',
+    )
     t.match(await btrfs({ dir: '/s' }).explain?.({} as never), /\/s/)
   })
   await onFileSystem(t, import.meta.filename)

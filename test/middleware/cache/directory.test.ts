@@ -12,7 +12,8 @@ import {
 import path from 'node:path'
 import t from 'tap'
 import { findStore, makeStore } from '../../../middleware/cache/directory.ts'
-import { checkOptions, defaultDirectory } from '../../../middleware/cache/options.ts'
+import { defaultStoreDirectory } from '../../../lib/fs/store-directory.ts'
+import { checkOptions } from '../../../middleware/cache/options.ts'
 
 const isRoot = process.geteuid?.() === 0
 
@@ -148,14 +149,14 @@ await t.test('where it is by default', async t => {
   const home = { HOME: '/home/me' }
   const inUser = process.geteuid?.() !== 0
   const wanted = inUser ? '/home/me/.cache/koci' : '/var/lib/koci'
-  t.equal(defaultDirectory(home), wanted)
+  t.equal(defaultStoreDirectory('option dir', home), wanted)
   if (!inUser) return
-  t.equal(defaultDirectory({ ...home, XDG_CACHE_HOME: '/x' }), '/x/koci')
+  t.equal(defaultStoreDirectory('option dir', { ...home, XDG_CACHE_HOME: '/x' }), '/x/koci')
   t.equal(
-    defaultDirectory({ ...home, XDG_CACHE_HOME: 'x' }),
+    defaultStoreDirectory('option dir', { ...home, XDG_CACHE_HOME: 'x' }),
     wanted,
     'as the specification has it',
   )
-  t.throws(() => defaultDirectory({}), { code: 'ERR_KOCI_INVALID_OPTION' })
+  t.throws(() => defaultStoreDirectory('option dir', {}), { code: 'ERR_KOCI_INVALID_OPTION' })
   t.equal(checkOptions({ dir: 'x' }).dir, path.resolve('x'))
 })

@@ -1,0 +1,76 @@
+// Verification. That nobody changed a snapshot since it was made the file system tells; and everything is read, which fails
+// where a disk has lost something: btrfs has sums of its own of whatever it stores.
+import { recordTree } from '../../lib/bundle/record-tree.ts'
+import { withTree } from '../../lib/fs/open-tree.ts'
+import type { Problem, Verdict, VerifyOptions } from '../../lib/stored-layers.ts'
+import type { Store } from './store.ts'
+
+/**
+ * Verifies the snapshots of chains, one after the other. Repaired is what isn't in use by a running process.
+ * @throws {SystemError} ERR_KOCI_IO, ERR_KOCI_ABORTED
+ */
+export async function* verify(
+  store: Store,
+  { names = [...store.chains().keys()], repair = false, signal }: VerifyOptions = {},
+): AsyncGenerator<Verdict, void, undefined> {
+  for (const name of names) {
+    const verdict = await verifyChain(store, name, signal)
+    const isRepaired = verdict.state === 'damaged' && repair && remove(store, name)
+    yield { ...verdict, repaired: isRepaired }
+  }
+}
+
+async function verifyChain(
+  store: Store,
+  name: string,
+  signal: AbortSignal | undefined,
+): Promise<Verdict> {
+  const isHeld = store.hold(name)
+  try {
+    const found = store.chain(name)
+    const verdict = (state: Verdict['state'], ...problems: Problem[]): Verdict => ({
+      name,
+      diffID: found?.diffIDs.at(-1),
+      state,
+      problems,
+      repaired: false,
+    })
+    if (!isHeld) return verdict('busy')
+    if (!found) return verdict('damaged', { kind: 'no record', path: '' })
+    if (!store.has(found)) return verdict('damaged', { kind: 'no tree', path: '' })
+    if (!store.isSound(found)) return verdict('damaged', { kind: 'changed', path: '' })
+    const subject = store.snapshot(found.snapshot)
+    const lost = await readAll(subject, signal)
+    return lost === undefined
+      ? verdict('good')
+      : verdict('damaged', { kind: 'unreadable', path: lost })
+  } finally {
+    store.letGo([name])
+  }
+}
+
+/** The first thing that can't be read, as text. */
+async function readAll(
+  subject: string,
+  signal: AbortSignal | undefined,
+): Promise<string | undefined> {
+  try {
+    await withTree(subject, root => recordTree(root, { subject, signal }))
+    return undefined
+  } catch (error) {
+    const { cause, details } = error as { cause?: NodeJS.ErrnoException; details?: Details }
+    if (cause?.code !== 'EIO') throw error
+    return String(details?.subject ?? '')
+  }
+}
+
+interface Details {
+  readonly subject?: unknown
+}
+
+function remove(store: Store, name: string): boolean {
+  using lock = store.tryAlone(name)
+  const found = lock && store.chain(name)
+  if (found) store.removeChain(name, found)
+  return found !== undefined
+}
