@@ -21,7 +21,7 @@ export const builtIns: Readonly<Record<string, BuiltIn>> = {
   btrfs: {
     description:
       'starts from snapshots of layers, and lists changes from the file system itself',
-    needs: 'a btrfs with the bundles and the store on it (dir=…); root to list changes',
+    needs: 'a btrfs with the bundles and the store (dir=…) on it; root to list changes',
     fromBundle: true,
     load: async () => (await import('../../middleware/btrfs/index.ts')).btrfs,
   },

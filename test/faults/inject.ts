@@ -25,8 +25,12 @@ export type Fault = 'KILL' | 'ENOSPC' | 'EIO'
 const limitMs = 60_000
 
 /** All points that a run passes, in no order. The run has to succeed. */
-export async function pointsOf(args: readonly string[], log: string): Promise<Point[]> {
-  const traced = mutating.map(call => `?${call}`).join(',')
+export async function pointsOf(
+  args: readonly string[],
+  log: string,
+  calls: readonly string[] = mutating,
+): Promise<Point[]> {
+  const traced = calls.map(call => `?${call}`).join(',')
   const outcome = await underStrace(['-e', `trace=${traced}`, '-o', log], args)
   if (outcome.code !== 0) throw new Error(`${args.join(' ')}: ${outcome.stderr}`)
   const counts = new Map<string, Map<string, number>>()

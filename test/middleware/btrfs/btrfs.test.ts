@@ -227,6 +227,75 @@ async function onBtrfs(base: string): Promise<void> {
     t.notOk(fs.existsSync(path.join(home, 'bundle-1')), 'and nothing is left')
   })
 
+  await t.test('several processes make each chain once', async t => {
+    const { home, image, dir, parts } = await workshop(base)
+    const expected = await plainTree(home, image)
+    const script = path.join(import.meta.dirname, '../../support/btrfs-child.ts')
+    const start = async (bundle: string, ...when: string[]) => {
+      const args = [script, dir, image, path.join(home, bundle), ...when]
+      const child = spawn(process.execPath, args, {
+        stdio: ['ignore', 'pipe', 'inherit'],
+        timeout: 60_000,
+      })
+      let stdout = ''
+      child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
+      const [code, signal] = await once(child, 'close')
+      return { code, signal, extracted: stdout.split(' ')[0] ?? '' }
+    }
+    const outcomes = await Promise.all([
+      ...['one', 'two', 'three'].map(bundle => start(bundle)),
+      // whoever waits for it goes on
+      start('killed', 'layer:1'),
+    ])
+    const [killed] = outcomes.splice(3)
+    t.ok(outcomes.every(({ code }) => code === 0))
+    const extracted = outcomes.flatMap(each => JSON.parse(each.extracted) as number[])
+    t.strictSame(extracted.toSorted(), [0, 1, 2])
+    t.ok(
+      killed?.signal === 'SIGKILL' || killed?.extracted === '[]',
+      'it was first, or had nothing to do',
+    )
+    for (const bundle of ['one', 'two', 'three'])
+      t.strictSame(describeTree(path.join(home, bundle, 'rootfs')), expected)
+    t.equal(parts('chains').length, 3)
+  })
+
+  await t.test('who waits can be told to stop', async t => {
+    const { home, image, dir } = await workshop(base)
+    const abort = new AbortController()
+    const app = new Koci().use({
+      name: 'outside',
+      async layer(_, next) {
+        await next()
+        const waiting = new Koci()
+          .use(btrfs({ dir }))
+          .unpack({ image, bundle: path.join(home, 'waiting'), signal: abort.signal })
+        setTimeout(() => abort.abort(), 100)
+        await t.rejects(waiting, { code: 'ERR_KOCI_ABORTED' })
+      },
+    })
+    await app.use(btrfs({ dir })).unpack({ image, bundle: path.join(home, 'first') })
+    t.notOk(fs.existsSync(path.join(home, 'waiting')))
+  })
+
+  await t.test('nobody waits for what will not be kept', async t => {
+    const { home, image, dir } = await workshop(base)
+    let inner: readonly boolean[] = []
+    const app = new Koci().use(btrfs({ dir })).use({
+      name: 'inside',
+      async layer(ctx, next) {
+        await next()
+        if (ctx.layer.index === 0) ctx.layer.taint('for a test')
+        if (ctx.layer.index !== 1) return
+        const other = new Koci().use(btrfs({ dir }))
+        const { layers } = await other.unpack({ image, bundle: path.join(home, 'other') })
+        inner = layers.map(({ extracted }) => extracted)
+      },
+    })
+    await app.unpack({ image, bundle: path.join(home, 'tainted') })
+    t.strictSame(inner, [true, true, true])
+  })
+
   await t.test('killed at any moment: nothing half-made is believed', async t => {
     const { home, image, dir, unpack, parts } = await workshop(base)
     const script = path.join(import.meta.dirname, '../../support/btrfs-child.ts')
