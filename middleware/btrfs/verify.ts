@@ -40,32 +40,24 @@ async function verifyChain(
     if (!store.has(found)) return verdict('damaged', { kind: 'no tree', path: '' })
     if (!store.isSound(found)) return verdict('damaged', { kind: 'changed', path: '' })
     const subject = store.snapshot(found.snapshot)
-    const lost = await readAll(subject, signal)
-    return lost === undefined
+    return (await isReadable(subject, signal))
       ? verdict('good')
-      : verdict('damaged', { kind: 'unreadable', path: lost })
+      : verdict('damaged', { kind: 'unreadable', path: '' })
   } finally {
     store.letGo([name])
   }
 }
 
-/** The first thing that can't be read, as text. */
-async function readAll(
-  subject: string,
-  signal: AbortSignal | undefined,
-): Promise<string | undefined> {
+/** Whether all of it can be read. */
+async function isReadable(subject: string, signal: AbortSignal | undefined): Promise<boolean> {
   try {
     await withTree(subject, root => recordTree(root, { subject, signal }))
-    return undefined
+    return true
   } catch (error) {
-    const { cause, details } = error as { cause?: NodeJS.ErrnoException; details?: Details }
+    const { cause } = error as { cause?: NodeJS.ErrnoException }
     if (cause?.code !== 'EIO') throw error
-    return String(details?.subject ?? '')
+    return false
   }
-}
-
-interface Details {
-  readonly subject?: unknown
 }
 
 function remove(store: Store, name: string): boolean {

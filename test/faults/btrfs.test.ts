@@ -83,7 +83,7 @@ class World {
       const changes = await listDelta(this.#app(), { bundle: this.#bundle })
       check(changes.length === 0, `${changes.length} changes afterwards`)
       const names = fs.readdirSync(this.#bundle)
-      check(!names.some(name => name.startsWith('.koci-')), `left: ${names}`)
+      check(!names.some(name => name.startsWith('.koci-')), `left: ${names.join(', ')}`)
     }
     const store = await findLayerStore(this.#store, new AbortController().signal)
     if (!store) return ['no store']

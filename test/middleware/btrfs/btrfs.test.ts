@@ -250,7 +250,10 @@ async function onBtrfs(base: string): Promise<void> {
     const [killed] = outcomes.splice(3)
     t.ok(outcomes.every(({ code }) => code === 0))
     const extracted = outcomes.flatMap(each => JSON.parse(each.extracted) as number[])
-    t.strictSame(extracted.toSorted(), [0, 1, 2])
+    t.strictSame(
+      extracted.toSorted((a, b) => a - b),
+      [0, 1, 2],
+    )
     t.ok(
       killed?.signal === 'SIGKILL' || killed?.extracted === '[]',
       'it was first, or had nothing to do',

@@ -1,4 +1,5 @@
 // The store of snapshots on a real btrfs: what is collected, verified, listed and removed, by functions and by `koci cache`.
+import { spawnSync } from 'node:child_process'
 import * as fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
@@ -206,6 +207,32 @@ async function onBtrfs(base: string): Promise<void> {
     t.match((await gc()).removed, [{ name: low, reason: 'incomplete' }])
   })
 
+  await t.test('what the disk has lost is found, and can be had again', async t => {
+    const { dir, within, names, app, image, home } = await open(base)
+    const [, , top = ''] = names
+    spawnSync('sync')
+    // the snapshots' own files weren't read yet, so that no memory has them
+    const disk = path.resolve(base, '../image')
+    const file = fs.openSync(disk, 'r+')
+    for (const at of offsetsOf(disk, 'two'.repeat(1000))) fs.writeSync(file, '!', at)
+    fs.closeSync(file)
+    const found = await within(store => Array.fromAsync(store.verify({ names: [top] })))
+    t.match(found, [
+      { state: 'damaged', problems: [{ kind: 'unreadable', path: '' }], repaired: false },
+    ])
+    const repaired = await within(store => Array.fromAsync(store.verify({ repair: true })))
+    t.equal(repaired.filter(each => each.repaired).length, 2, 'each chain with the layer in it')
+    t.match(await koci(['cache', 'verify', '--dir', dir]), {
+      code: 0,
+      stdout: '1 good, 0 damaged\n',
+    })
+    const { layers } = await app.unpack({ image, bundle: path.join(home, 'again') })
+    t.strictSame(
+      layers.map(({ extracted }) => extracted),
+      [false, true, true],
+    )
+  })
+
   await t.test('a base that was changed is not compared with', async t => {
     const { app, bundle, parts, dir, image } = await open(base, { keepBundle: true })
     const [name = ''] = parts('bases')
@@ -251,6 +278,15 @@ async function onBtrfs(base: string): Promise<void> {
     const gone = JSON.parse(await run('gc', '--keep-bytes=0', '--drop-missing', '--json'))
     t.match(gone[1], { driver: 'btrfs', removed: { length: 2 }, leasesRemoved: 1, layers: 0 })
   })
+}
+
+/** Where a text is in a large sparse file. */
+function offsetsOf(file: string, text: string): number[] {
+  const { stdout } = spawnSync('grep', ['-abo', text, file], { encoding: 'latin1' })
+  return stdout
+    .split('\n')
+    .filter(line => line !== '')
+    .map(line => Number(line.split(':')[0]))
 }
 
 if (mountpoint !== undefined) await onBtrfs(mountpoint)
