@@ -13,6 +13,12 @@ lowers() { ask "$1 | reverse | .[].dir" | awk '!seen[$0]++' | paste -sd: -; }
 overlay() { mount -t overlay overlay -o "index=off,redirect_dir=off,metacopy=off,$1" "$2"; }
 # what a layer is kept as: by itself, or for this place in this image only
 alone=$(printf 'l-%s' "${diffid-}" | tr : _) here=$(printf 'c-%s' "${chainid-}" | tr : _)
+# the directory's metadata is what the image's root has in these layers
+as_root() {
+  chmod 755 "$2" && touch -d @0 "$2"
+  of=$(ask "[$1[] | select(.report.stacking.root or (.dir | contains(\"/c-\")))] | last | .dir // empty")
+  [ -z "$of" ] || { chmod --reference="$of" "$2" && chown --reference="$of" "$2" && touch --reference="$of" "$2"; }
+}
 root_state() { stat -c '%f %u %g %.9Y' "$state/upper"; }
 needy() { ask '.layer.needsBelow // empty' | grep -q .; }
 
@@ -25,10 +31,8 @@ unpack.ociv1.layer.pre-extract)
   rm -rf "$staging" && mkdir -p "$staging/fs" && target=$staging/fs dialect=overlay-trusted
   if needy; then # it is extracted on top of what is below it
     target=$staging/merged dialect=plain && mkdir "$staging/work" "$target"
-    below=$(lowers ".layers[:$index]") && top=${below%%:*}
-    chmod --reference="$top" "$staging/fs" && chown --reference="$top" "$staging/fs"
-    touch --reference="$top" "$staging/fs"
-    overlay "lowerdir=$below,upperdir=$staging/fs,workdir=$staging/work" "$target"
+    as_root ".layers[:$index]" "$staging/fs"
+    overlay "lowerdir=$(lowers ".layers[:$index]"),upperdir=$staging/fs,workdir=$staging/work" "$target"
   fi
   printf '{"version":1,"target":"%s","dialect":"%s"}' "$target" "$dialect" ;;
 unpack.ociv1.layer.post-extract)
@@ -40,10 +44,7 @@ unpack.ociv1.layer.post-extract)
   rm -rf "$staging" && printf '{"version":1,"dir":"%s"}' "$store/$key/fs" ;;
 unpack.ociv1.rootfs.mount)
   if ! [ -d "$state/upper" ]; then
-    mkdir -p "$state/upper" "$state/work" && chmod 755 "$state/upper" && touch -d @0 "$state/upper"
-    root=$(ask '[.layers[] | select(.report.stacking.root or (.dir | contains("/c-")))] | last | .dir // empty')
-    [ -z "$root" ] || { chmod --reference="$root" "$state/upper"; chown --reference="$root" "$state/upper"
-      touch --reference="$root" "$state/upper"; }
+    mkdir -p "$state/upper" "$state/work" && as_root .layers "$state/upper"
     root_state > "$state/root"
   fi
   overlay "lowerdir=$(lowers .layers),upperdir=$state/upper,workdir=$state/work" "$rootfs" ;;

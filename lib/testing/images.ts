@@ -93,6 +93,9 @@ export const story: ImageBuilder = image()
     file('d/e/z', 'z'),
     file('f', 'file'),
     symlink('link', 'd'),
+    dir('made'),
+    file('made/gone'),
+    file('made/again', 'again'),
   )
   .layer(whiteout('d/y'), file('d/x', 'xx', { mtime: 3 }), dir('g'), file('g/h', 'h'))
   .layer(file('top', 'top', { mtime: 5 }))

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import {
   chmodSync,
   existsSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   rmSync,
@@ -14,7 +15,9 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { Koci } from '../application.ts'
 import type { Driver } from '../driver.ts'
+import { isError } from '../errors.ts'
 import { isMountPoint } from '../fs/mount-table.ts'
+import { toText } from '../text.ts'
 import { listDelta, mountBundle, unmountBundle } from '../with-bundle.ts'
 import { describeTree } from './describe-tree.ts'
 import { dir, file } from './image.ts'
@@ -117,6 +120,11 @@ export class Place {
     mkdirSync(this.store)
   }
 
+  /** Whether the driver lists changes. */
+  get lists(): boolean {
+    return this.#driver.capabilities?.lists ?? false
+  }
+
   /** What `create` gets. */
   get store(): string {
     return path.join(this.base, 'store')
@@ -165,6 +173,9 @@ export class Place {
   }
 }
 
+/** Nothing that handles names as lines, words, text or formats can deal with it. */
+const odd = Buffer.from('a b\n \\ \'"%d\xff', 'latin1')
+
 /** Does to a rootfs what programs do; the paths that differ afterwards, as `KIND path`. */
 function change(bundle: string): string[] {
   const at = (name: string): string => path.join(bundle, 'rootfs', name)
@@ -180,7 +191,14 @@ function change(bundle: string): string[] {
   rmSync(at('g'), { recursive: true })
   symlinkSync('moved', at('g'))
   chmodSync(at('top'), 0o600)
+  // a directory that is another one now, though it has the same name
+  rmSync(at('made'), { recursive: true })
+  mkdirSync(at('made'))
+  writeFileSync(at('made/again'), 'anew')
+  linkSync(at('made/again'), at('made/linked'))
+  writeFileSync(Buffer.concat([Buffer.from(`${at('')}/`), odd]), 'odd')
   return [
+    `A ${toText(odd)}`,
     'M ',
     'M d',
     'D d/e',
@@ -189,6 +207,10 @@ function change(bundle: string): string[] {
     'M g',
     'M link',
     'A link/in',
+    'M made',
+    'M made/again',
+    'D made/gone',
+    'A made/linked',
     'A moved',
     'A moved/h',
     'M top',
@@ -257,8 +279,17 @@ async function mountedAgain(place: Place): Promise<void> {
   const rootfs = path.join(bundle, 'rootfs')
   writeFileSync(path.join(rootfs, 'mine'), 'mine')
   const before = place.describe(bundle)
+  const changes = ['M ', 'A mine']
+  if (place.lists) assert.deepEqual(await changesOf(place.app(), bundle), changes)
   await unmountBundle(place.app(), { bundle })
   assert.equal(isMountPoint(rootfs), false)
+  if (place.lists) {
+    // it looks empty now, and must not be taken for it
+    const found = await changesOf(place.app(), bundle).catch((error: unknown) => {
+      if (!isError(error, 'ROOTFS_NOT_MOUNTED')) throw error
+    })
+    assert.deepEqual(found ?? changes, changes, 'nothing seems to be deleted')
+  }
   await unmountBundle(place.app(), { bundle })
   await mountBundle(place.app(), { bundle })
   await mountBundle(place.app(), { bundle })

@@ -7,7 +7,13 @@ import { cstring, errno, SystemCallError } from '../../lib/fs/libc.ts'
 import { closeTree, openTree } from '../../lib/fs/open-tree.ts'
 import type { DirNode, Rooted } from '../../lib/fs/rooted.ts'
 import { tryStat } from '../../lib/fs/stat.ts'
-import { openLowerStack, type LowerEntry } from '../../lib/layer/lower-stack.ts'
+import type { Dialect } from '../../lib/layer/extraction.ts'
+import {
+  OpenedLayers,
+  openLowerStack,
+  type LowerEntry,
+  type LowerStack,
+} from '../../lib/layer/lower-stack.ts'
 import { printable } from '../../lib/text.ts'
 import type { HookCommand } from './hooks-file.ts'
 import { refused } from './reply.ts'
@@ -18,6 +24,7 @@ export const opaquePrefix = '/opaque:'
 
 const prefixBytes = Buffer.from(opaquePrefix)
 const slash = 0x2f
+const maxRemembered = 10_000
 
 /**
  * Reads a list through, so that what is wrong with it is known before anybody relies on it.
@@ -44,11 +51,15 @@ export async function* toChanges(
 ): AsyncGenerator<Change, void, undefined> {
   const tree = openTree(context.rootfs)
   try {
+    using below = new LayersBelow(context)
     for await (const { name } of list.names()) {
       context.signal.throwIfAborted()
       const { isOpaque, rawPath } = readName(hook, name)
-      yield changeAt(tree, rawPath)
-      if (isOpaque) yield* goneFrom(context, tree, rawPath)
+      const found = changeAt(tree, rawPath)
+      yield found.kind === 'M' && below.lacks(found.rawPath)
+        ? change('A', found.rawPath)
+        : found
+      if (isOpaque) yield* goneFrom(below, tree, rawPath)
     }
   } catch (error) {
     throw wrapError(error, context.rootfs)
@@ -102,16 +113,44 @@ function look(tree: Rooted, node: DirNode, name: Buffer): DirNode | 'other' | un
   return 'other'
 }
 
+/** What stacked layers show; of merged ones nobody can tell. */
+class LayersBelow implements Disposable {
+  readonly #dirs: readonly string[] | undefined
+  readonly #dialect: Dialect
+  readonly #opened = new OpenedLayers()
+  #stack: LowerStack | undefined
+  #lookups = 0
+
+  constructor({ layers, extraction }: DeltaContext) {
+    this.#dialect = extraction.dialect
+    if (extraction.layering === 'stacked')
+      this.#dirs = layers.flatMap(({ placed }) => (placed?.dir ? [placed.dir] : []))
+  }
+
+  lookup(rawPath: Buffer): LowerEntry | undefined {
+    // a stack remembers every name that it was asked for
+    if (this.#lookups++ % maxRemembered === 0) this.#stack = undefined
+    this.#stack ??= openLowerStack(this.#dirs ?? [], this.#dialect, this.#opened)
+    return this.#stack.lookup(rawPath)
+  }
+
+  /** Whether it is known to have nothing at this path. */
+  lacks(rawPath: Buffer): boolean {
+    return this.#dirs !== undefined && this.lookup(rawPath) === undefined
+  }
+
+  [Symbol.dispose](): void {
+    this.#opened.close()
+  }
+}
+
 /** What the layers below have in a directory, and the tree hasn't any more. */
 function* goneFrom(
-  context: DeltaContext,
+  layers: LayersBelow,
   tree: Rooted,
   rawPath: Buffer,
 ): Generator<Change, void, undefined> {
-  const { layers, extraction } = context
-  const dirs = layers.flatMap(({ placed }) => (placed?.dir === undefined ? [] : [placed.dir]))
-  using stack = openLowerStack(dirs, extraction.dialect)
-  const below = stack.lookup(rawPath)
+  const below = layers.lookup(rawPath)
   const node = directoryAt(tree, rawPath)
   if (below && node) yield* compare(tree, node, below, rawPath)
 }
