@@ -165,6 +165,12 @@ const commands: readonly (CommandEntry | CommandGroup)[] = [
     load: async () => (await import('./commands/tag.ts')).tag,
   },
   {
+    name: 'copy',
+    alias: 'cp',
+    description: 'copy images into another layout, or an archive',
+    load: async () => (await import('./commands/copy.ts')).copy,
+  },
+  {
     name: 'remove',
     alias: 'rm',
     description: 'remove a tag',

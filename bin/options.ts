@@ -123,6 +123,12 @@ export const compress: Option = {
   choices: ['auto', 'none', 'gzip', 'zstd', ''],
 }
 
+/** Of commands that can say what they would do. */
+export const dryRun: Option = {
+  type: 'switch',
+  description: 'change nothing, only say what would be done',
+}
+
 /** What every command takes, before its name and after it. */
 export const globalOptions: Options = {
   log: {

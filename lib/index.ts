@@ -34,6 +34,12 @@ export type {
 } from './layer/layer.ts'
 export type { LayerEntry } from './layer/layer-writer.ts'
 export type { Limits } from './layer/limits.ts'
+export {
+  copyImages,
+  type CopiedBlob,
+  type CopyOptions,
+  type CopyReport,
+} from './layout/copy-images.ts'
 export { createImage } from './layout/create-image.ts'
 export { ImageLayout } from './layout/image-layout.ts'
 export type { RepackOptions, RepackResult } from './repack.ts'

@@ -6,6 +6,7 @@ import { hang } from '../hang.ts'
 import { bundleLayout, chain, image, platform } from '../options.ts'
 import { readChain, readPlatform } from '../read-options.ts'
 import type { Session } from '../session.ts'
+import { sizeOf } from '../size-of.ts'
 import { usageError } from '../usage-error.ts'
 
 export const explain: Command = {
@@ -97,13 +98,6 @@ function fateOf({ foundBy, dir }: LayerPlan, extractors: readonly string[]): str
     return `found by ${foundBy}${dir === undefined ? ', in the rootfs' : ` in ${dir}`}`
   const through = extractors.length === 0 ? '' : `, through ${extractors.join(', ')}`
   return `to be extracted${through}`
-}
-
-function sizeOf(bytes: number): string {
-  if (bytes < 1000) return `${bytes} B`
-  const unit = bytes < 1e6 ? 'kB' : bytes < 1e9 ? 'MB' : 'GB'
-  const divisor = { kB: 1e3, MB: 1e6, GB: 1e9 }[unit]
-  return `${(bytes / divisor).toFixed(1)} ${unit}`
 }
 
 function toJson(found: Explanation, chain: readonly ChainPart[]): unknown {

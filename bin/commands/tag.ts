@@ -15,7 +15,7 @@ export const tag: Command = {
     const { assertRefName } = await import('../../lib/oci/reference.ts')
     assertRefName(newName)
     const { ImageLayout } = await import('../../lib/layout/image-layout.ts')
-    const { findRef } = await import('../../lib/layout/refs.ts')
+    const { findRef, withoutFullName } = await import('../../lib/layout/refs.ts')
 
     await using layout = await ImageLayout.open(path)
     const manifests = await layout.roots()
@@ -23,11 +23,4 @@ export const tag: Command = {
     await layout.locateBlob(entry)
     await layout.setRef(newName, withoutFullName(entry))
   },
-}
-
-/** containerd notes the whole name of an image; it is that of the old tag, and would be there twice. */
-function withoutFullName<T extends { annotations?: Record<string, string> }>(entry: T): T {
-  if (!entry.annotations) return entry
-  const { 'io.containerd.image.name': _, ...annotations } = entry.annotations
-  return { ...entry, annotations }
 }

@@ -15,15 +15,24 @@ import {
 import type { Algorithm, Digest } from '../oci/digest.ts'
 import { parseImageConfig } from '../oci/image-config.ts'
 import { maxDocumentBytes } from '../oci/json.ts'
-import { parseManifest } from '../oci/manifest.ts'
+import { parseManifest, type Index } from '../oci/manifest.ts'
 import { isConfigType, layerFormat } from '../oci/media-type.ts'
 import { assertRefName } from '../oci/reference.ts'
+import type { Adoption } from './adopt-blob.ts'
 import { ArchiveSource } from './archive-source.ts'
 import type { BlobWriter } from './blob-writer.ts'
 import { DirectorySource } from './directory-source.ts'
 import { createLayout } from './create-layout.ts'
 import { LayoutWriter } from './layout-writer.ts'
-import { findRef, parseLayoutIndex, refsOf, withoutRef, withRef, type Ref } from './refs.ts'
+import {
+  findRef,
+  parseLayoutIndex,
+  refsOf,
+  withEntry,
+  withoutRef,
+  withRef,
+  type Ref,
+} from './refs.ts'
 import { readLocation, type BlobLocation } from './regular-file.ts'
 import { checkPlatform, selectManifest } from './select-manifest.ts'
 import type { LayoutSource } from './source.ts'
@@ -199,6 +208,25 @@ export class ImageLayout {
    */
   async createBlob(options: { algorithm?: Algorithm } = {}): Promise<BlobWriter> {
     return this.#writable().createBlob(options.algorithm ?? 'sha256')
+  }
+
+  /**
+   * Takes a blob over from where another layout has it: verified, and by sharing what is on disk where that can be had.
+   * @throws {IntegrityError} ERR_KOCI_DIGEST_MISMATCH; {UnsupportedError} ERR_KOCI_READ_ONLY the layout is an archive
+   */
+  async adoptBlob(source: BlobLocation, descriptor: Descriptor): Promise<Adoption> {
+    const { digest } = descriptor
+    return this.#writable().adoptBlob(source, digest, describe(descriptor))
+  }
+
+  /**
+   * Puts entries into index.json, in one step: those that have a tag as `setRef` would, others if there is none for what
+   * they point to.
+   */
+  async addEntries(entries: readonly Descriptor[]): Promise<void> {
+    await this.#writable().editIndex(async () =>
+      entries.reduce<Index>(withEntry, await this.#readIndex()),
+    )
   }
 
   /**

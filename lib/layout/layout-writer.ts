@@ -11,6 +11,7 @@ import {
   rm,
   rmdir,
   stat,
+  unlink,
   type FileHandle,
 } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
@@ -20,7 +21,8 @@ import { algorithmOf, type Algorithm, type Digest } from '../oci/digest.ts'
 import { encodeJson } from '../oci/json.ts'
 import { BlobWriter } from './blob-writer.ts'
 import { blobPath } from './directory-source.ts'
-import { hashLocation, openRegular } from './regular-file.ts'
+import { fill, type Adoption } from './adopt-blob.ts'
+import { hashLocation, openRegular, type BlobLocation } from './regular-file.ts'
 import { adopt, chownLike, syncDirectory } from './new-file.ts'
 import { maxIndexBytes } from './source.ts'
 
@@ -62,6 +64,29 @@ export class LayoutWriter {
   async createBlob(algorithm: Algorithm): Promise<BlobWriter> {
     const { path, handle } = await this.#createFile()
     return new BlobWriter(path, handle, algorithm, digest => this.#publishBlob(path, digest))
+  }
+
+  /**
+   * Takes a blob over from a file, or a part of one, verified; sharing its blocks or its inode where that can be had.
+   * @throws {IntegrityError} ERR_KOCI_DIGEST_MISMATCH; {NotFoundError} ERR_KOCI_BLOB_NOT_FOUND
+   */
+  async adoptBlob(source: BlobLocation, digest: Digest, subject: string): Promise<Adoption> {
+    if (await isIntact(blobPath(this.#root, digest), digest)) return 'present'
+    const { path, handle } = await this.#createFile()
+    try {
+      const how = await fill(path, handle, source)
+      const { size } = source
+      const found = await hashLocation({ path, offset: 0, size }, algorithmOf(digest), subject)
+      if (found !== digest)
+        throw createError('DIGEST_MISMATCH', { subject, found, expected: digest })
+      await this.#publishBlob(path, digest)
+      return how
+    } catch (error) {
+      await unlink(path).catch(() => undefined)
+      throw wrapError(error, subject)
+    } finally {
+      await handle.close()
+    }
   }
 
   /** Replaces index.json by what `edit` returns; undefined leaves it. Other changes wait, those of other processes, too. */

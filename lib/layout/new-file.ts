@@ -1,5 +1,7 @@
 // What all new files of a layout have in common: the permissions and owner of the layout's directory, and durability.
 import { open, stat, type FileHandle } from 'node:fs/promises'
+import { createError } from '../errors.ts'
+import { AT_FDCWD, cstring, RENAME_NOREPLACE, renameat2 } from '../fs/libc.ts'
 
 /** Gives a new file the owner of the layout's directory and the directory's permissions, whatever the umask is. */
 export async function adopt(root: string, handle: FileHandle): Promise<void> {
@@ -35,5 +37,18 @@ export async function syncDirectory(path: string): Promise<void> {
     if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error
   } finally {
     await handle.close()
+  }
+}
+
+/**
+ * Gives a file or a directory its name, never over something that is there.
+ * @throws {ConflictError} ERR_KOCI_CLOBBER
+ */
+export function renameNew(from: string, to: string): void {
+  try {
+    renameat2(AT_FDCWD, cstring(from), AT_FDCWD, cstring(to), RENAME_NOREPLACE)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    throw createError('CLOBBER', { subject: to, remedy: 'choose another path' }, error)
   }
 }

@@ -76,6 +76,15 @@ export function withRef(index: Index, refName: string, descriptor: Descriptor): 
   }
 }
 
+/** The document with an entry that has a tag, as `withRef`; one without is added unless its digest has an entry already. */
+export function withEntry(index: Index, descriptor: Descriptor): Index {
+  const refName = descriptor.annotations?.[refNameAnnotation]
+  if (refName !== undefined) return withRef(index, refName, descriptor)
+  const { manifests } = index
+  if (manifests.some(({ digest }) => digest === descriptor.digest)) return index
+  return { ...index, manifests: [...manifests, descriptor] }
+}
+
 /** The document without the entries of this tag. */
 export function withoutRef(index: Index, refName: string): Index {
   const manifests = index.manifests.filter(
@@ -87,6 +96,13 @@ export function withoutRef(index: Index, refName: string): Index {
 /** A descriptor as it stands in `index.json` under this tag. */
 export function withRefName(descriptor: Descriptor, refName: string): Descriptor {
   const annotations = { ...descriptor.annotations, [refNameAnnotation]: refName }
+  return { ...descriptor, annotations }
+}
+
+/** A descriptor without containerd's note of its whole name, which is that of another tag. */
+export function withoutFullName(descriptor: Descriptor): Descriptor {
+  if (descriptor.annotations?.[imageNameAnnotation] === undefined) return descriptor
+  const { [imageNameAnnotation]: _, ...annotations } = descriptor.annotations
   return { ...descriptor, annotations }
 }
 

@@ -58,6 +58,25 @@ await t.test('flatten: the same tree in one layer, under a tag of its own', asyn
   })
 })
 
+await t.test('copy: in silence, or as JSON; what it would do', async t => {
+  const silent = { code: 0, stdout: '', stderr: '' }
+  t.same(await koci(['cp', 'images:b', 'copy'], { cwd }), silent)
+  t.same(await koci(['copy', 'images:a', 'copy.tar:v1'], { cwd }), silent)
+  t.equal((await koci(['ls', '--layout=copy'], { cwd })).stdout, 'b\n', 'the tag of the source')
+  t.equal((await koci(['ls', '--layout=copy.tar'], { cwd })).stdout, 'v1\n')
+  t.same(await koci(['copy', '--all', 'copy.tar', 'copy'], { cwd }), silent)
+  t.equal((await koci(['diff', 'images:a', 'copy:v1'], { cwd })).stdout, '')
+  const { stdout } = await koci(['copy', '--json', 'images:a', 'copy'], { cwd })
+  t.match(JSON.parse(stdout), {
+    target: 'copy',
+    entries: [{ annotations: { 'org.opencontainers.image.ref.name': 'a' } }],
+    blobs: [{ how: 'present' }, { how: 'present' }, { how: 'present' }],
+  })
+  const dry = await koci(['copy', '--dry-run', 'images:b', 'new'], { cwd })
+  t.match(dry.stdout, /^(would copy: sha256:[0-9a-f]{64} \(\d+(\.\d)? k?B\)\n){4}$/)
+  t.match((await koci(['ls', '--layout=new'], { cwd })).code, 1)
+})
+
 await t.test('mistakes', async t => {
   for (const [args, message] of [
     [['diff', 'images:a'], /expected <layout\[:tag\]> <layout\[:tag\]>, found images:a/],
@@ -67,6 +86,10 @@ await t.test('mistakes', async t => {
       /--null: can not go together with --json/,
     ],
     [['diff', 'images:a', ':b'], /the path is empty/],
+    [['copy', 'images:a', 'images.tar', 'more'], /expected <layout\[:tag\]> <target\[:tag\]>/],
+    [['copy', '--all', 'images:a', 'other'], /images:a: --all copies every tag - name none/],
+    [['copy', '--all', '--platform=linux/arm64', 'images', 'b'], /--platform: can not go tog/],
+    [['copy', '--format=zip', 'images:a', 'b'], /zip is not one of layout, archive/],
     [['flatten', '--image=images:b', '--layers=1-2'], /1-2 is not a range of layers such as/],
     [['flatten', '--image=images:b', '--layers=..'], /\.\. is not a range of layers/],
     [['flatten', '--image=images:b', '--layers=2..1'], /2\.\.1 ends before it begins/],
