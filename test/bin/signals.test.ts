@@ -96,8 +96,9 @@ await t.test(
     const cwd = t.testdir()
     // stopped meanwhile: what the first one starts can't be over before the second one comes
     const signals = ['SIGSTOP', 'SIGINT', 'SIGTERM', 'SIGCONT'] as const
-    const { code } = await interruptUnpack(cwd, 'bundle', signals)
-    t.equal(code, 143)
+    const { code, stderr } = await interruptUnpack(cwd, 'bundle', signals)
+    t.ok(code === 130 || code === 143, `${code}: threads may take them in any order`)
+    t.equal(stderr, '', 'it had no time to say that it was aborted')
     const again = await koci(['unpack', ...rootless, '--image', image, 'bundle'], { cwd })
     t.equal(again.code, 0)
     t.equal(readdirSync(path.join(cwd, 'bundle/rootfs')).length, 100)
