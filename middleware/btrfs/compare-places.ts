@@ -27,6 +27,7 @@ import {
 } from '../../lib/fs/libc.ts'
 import { withTree } from '../../lib/fs/open-tree.ts'
 import type { DirNode, Rooted } from '../../lib/fs/rooted.ts'
+import { tryStat } from '../../lib/fs/stat.ts'
 import type { Places } from './replay.ts'
 
 /** Two snapshots, by their paths. */
@@ -97,8 +98,12 @@ class Finder {
   }
 
   /** False where not all names of a file can be known. */
-  async find({ paths, trees }: Places): Promise<boolean> {
+  async find({ paths, trees, times }: Places): Promise<boolean> {
     for (const path of [...paths, ...trees]) this.#add(path)
+    for (const [path, mtime] of times) {
+      if (this.#wasModified(path, mtime)) this.#add(path)
+      if (this.#turns.isDue()) await this.#turns.take()
+    }
     for (const path of trees) await this.#addBeneath(path)
     const seen = new Set<string>()
     for (let path = this.#pending.pop(); path !== undefined; path = this.#pending.pop()) {
@@ -114,6 +119,15 @@ class Finder {
       }
     }
     return true
+  }
+
+  /** By the whole path, which no link can be in: it is of both trees, and nobody can change either. */
+  #wasModified(path: string, mtime: bigint): boolean {
+    const [older] = this.#trees
+    const name = path === '' ? '.' : path
+    const stat = older && tryStat(older.fdOf(older.root), cstring(Buffer.from(name, 'latin1')))
+    // one that is too long for that is looked at as any other
+    return typeof stat !== 'object' || stat.mtime !== mtime
   }
 
   #add(path: string): void {

@@ -9,6 +9,11 @@ export interface Places {
   readonly paths: ReadonlySet<string>
   /** What is at this path, and anything beneath it. */
   readonly trees: ReadonlySet<string>
+  /**
+   * Paths of both trees at which nothing but times was set, and what the time of the last modification is now, in nanoseconds.
+   * Whatever is read has its time of access set, so there may be as many as there are files.
+   */
+  readonly times: ReadonlyMap<string, bigint>
 }
 
 /** Something with a name, in the tree as it is after the commands so far. */
@@ -16,6 +21,7 @@ interface Entry {
   /** Its path in the older tree; undefined for what is new. */
   readonly origin: string | undefined
   isTouched: boolean
+  mtime: bigint | undefined
   /** What commands spoke of; whatever else the older tree has beneath `origin` is there, too, unless it is in `left`. */
   readonly children: Map<string, Entry>
   /** Names of the older tree that were removed, or moved away. */
@@ -25,9 +31,10 @@ interface Entry {
 /** Replays the commands, and says where something may differ. */
 export function replay(commands: Iterable<SendCommand>): Places {
   const root = entry('')
-  for (const { kind, path, to } of commands) {
+  for (const { kind, path, to, mtime } of commands) {
     const place = path.toString('latin1')
     if (kind === 'change') find(root, place).isTouched = true
+    else if (kind === 'times') find(root, place).mtime = mtime
     else if (kind === 'rename') put(root, to?.toString('latin1') ?? '', take(root, place))
     else if (kind === 'remove') take(root, place)
     else put(root, place, entry(undefined))
@@ -36,7 +43,7 @@ export function replay(commands: Iterable<SendCommand>): Places {
 }
 
 function entry(origin: string | undefined): Entry {
-  return { origin, isTouched: false, children: new Map(), left: new Set() }
+  return { origin, isTouched: false, mtime: undefined, children: new Map(), left: new Set() }
 }
 
 function find(root: Entry, path: string): Entry {
@@ -77,16 +84,18 @@ function split(root: Entry, path: string): { parent: Entry; name: string } {
 function collect(root: Entry): Places {
   const paths = new Set<string>()
   const trees = new Set<string>()
+  const times = new Map<string, bigint>()
   const pending = [{ path: '', at: root }]
   for (let next = pending.pop(); next; next = pending.pop()) {
     const { path, at } = next
     const { origin } = at
     if (origin !== undefined && origin !== path) trees.add(origin).add(path)
     else if (origin === undefined || at.isTouched) paths.add(path)
+    else if (at.mtime !== undefined) times.set(path, at.mtime)
     if (origin !== undefined) for (const name of at.left) trees.add(join(origin, name))
     for (const [name, child] of at.children) pending.push({ path: join(path, name), at: child })
   }
-  return { paths, trees }
+  return { paths, trees, times }
 }
 
 function join(directory: string, name: string): string {

@@ -4,10 +4,12 @@ import { createError } from '../../lib/errors.ts'
 
 /** What is known of a command: the rest of it is looked up on disk. */
 export interface SendCommand {
-  readonly kind: 'make' | 'rename' | 'link' | 'remove' | 'change'
+  readonly kind: 'make' | 'rename' | 'link' | 'remove' | 'change' | 'times'
   readonly path: Buffer
   /** Of `rename`: where it is from then on. */
   readonly to?: Buffer
+  /** Of `times`: that of the last modification, in nanoseconds. */
+  readonly mtime?: bigint
 }
 
 const magic = Buffer.from('btrfs-stream\0')
@@ -15,6 +17,7 @@ const headerBytes = magic.length + 4
 const commandBytes = 10
 
 const END = 21
+const attributeMtime = 10
 const attributePath = 15
 const attributeTo = 16
 
@@ -39,7 +42,7 @@ const kinds: Readonly<Record<number, SendCommand['kind'] | 'nothing'>> = {
   17: 'change', // truncate
   18: 'change', // chmod
   19: 'change', // chown
-  20: 'change', // utimes
+  20: 'times', // utimes
   22: 'change', // update_extent
 }
 
@@ -70,6 +73,7 @@ export function* readSendStream(stream: Buffer): Generator<SendCommand, void, un
 function readCommand(kind: SendCommand['kind'], number: number, body: Buffer): SendCommand {
   let path: Buffer | undefined
   let to: Buffer | undefined
+  let mtime: bigint | undefined
   for (let at = 0; at < body.length;) {
     if (at + 4 > body.length) throw unsupported(`1 with a command ${number} that is cut off`)
     const type = body.readUInt16LE(at)
@@ -78,10 +82,14 @@ function readCommand(kind: SendCommand['kind'], number: number, body: Buffer): S
     if (at > body.length) throw unsupported(`1 with a command ${number} that is cut off`)
     if (type === attributePath) path = body.subarray(start, at)
     else if (type === attributeTo) to = body.subarray(start, at)
+    else if (type === attributeMtime && at === start + 12)
+      mtime = body.readBigInt64LE(start) * 1_000_000_000n + BigInt(body.readUInt32LE(start + 8))
   }
   if (!path || (kind === 'rename' && !to))
     throw unsupported(`1 with a command ${number} without a path`)
-  return kind === 'rename' && to ? { kind, path, to } : { kind, path }
+  if (kind === 'rename' && to) return { kind, path, to }
+  if (kind !== 'times') return { kind, path }
+  return mtime === undefined ? { kind: 'change', path } : { kind, path, mtime }
 }
 
 function unsupported(version: number | string): Error {

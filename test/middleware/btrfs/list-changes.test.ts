@@ -129,6 +129,23 @@ const cases: [
     ['M a'],
   ],
   [
+    'everything is read, and one file is touched',
+    live => {
+      directory(live, 'd/e')
+      for (const name of ['a', 'd/x', 'd/e/y']) write(live, name)
+    },
+    live => {
+      // times of access, without waiting for the kernel to set them
+      const later = Date.now() / 1000 + 1000
+      for (const name of ['', 'a', 'd', 'd/e', 'd/x', 'd/e/y']) {
+        const { mtimeMs } = fs.statSync(path.join(live, name))
+        if (mtimeMs === 1000) fs.utimesSync(path.join(live, name), later, 1)
+      }
+      fs.utimesSync(path.join(live, 'd/x'), later, 2)
+    },
+    ['M d/x'],
+  ],
+  [
     'made and removed again',
     live => write(live, 'a'),
     live => {

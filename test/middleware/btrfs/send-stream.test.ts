@@ -57,6 +57,31 @@ await t.test('commands', async t => {
   )
 })
 
+await t.test('times are told apart from other changes', async t => {
+  const time = Buffer.alloc(12)
+  time.writeBigInt64LE(-2n, 0)
+  time.writeUInt32LE(5, 8)
+  const mtime = time.toString('latin1')
+  const commands = read(
+    header(),
+    command(20, [15, 'read'], [11, '123456789012'], [10, mtime], [9, '123456789012']),
+    command(18, [15, 'changed'], [5, '12345678']),
+    command(20, [15, 'changed'], [10, mtime]),
+    command(20, [15, 'd/moved'], [10, mtime]),
+    command(9, [15, 'd'], [16, 'e']),
+    command(3, [15, 'new']),
+    command(20, [15, 'new'], [10, mtime]),
+    command(20, [15, 'untold']),
+    command(20, [15, 'cut off'], [10, mtime.slice(1)]),
+    end,
+  )
+  t.equal(commands[0]?.mtime, -1_999_999_995n)
+  const { paths, trees, times } = replay(commands)
+  t.strictSame([...paths].sort(), ['changed', 'cut off', 'new', 'untold'])
+  t.strictSame([...trees].sort(), ['d', 'd/moved', 'e', 'e/moved', 'new'])
+  t.strictSame([...times], [['read', -1_999_999_995n]])
+})
+
 const notUnderstood: [what: string, parts: Buffer[]][] = [
   ['nothing', []],
   ['another format', [Buffer.from('something else, and long enough')]],
