@@ -123,6 +123,14 @@ export const compress: Option = {
   choices: ['auto', 'none', 'gzip', 'zstd', ''],
 }
 
+export const layerAnnotation: Options = {
+  'layer.annotation': {
+    type: 'list',
+    description: "an annotation of the new layer's descriptor; repeatable",
+    value: 'name=value',
+  },
+}
+
 /** Of commands that can say what they would do. */
 export const dryRun: Option = {
   type: 'switch',
@@ -137,6 +145,11 @@ export const globalOptions: Options = {
     value: 'level',
   },
   verbose: { type: 'switch', description: 'the same as --log=info' },
+  quiet: {
+    type: 'switch',
+    short: 'q',
+    description: 'errors only: no warnings, no progress (-q)',
+  },
   strict: { type: 'switch', description: 'take warnings for errors' },
   'no-progress': { type: 'switch', description: 'no progress line on terminals' },
   json,

@@ -84,10 +84,12 @@ export function readCompress(args: Arguments): Compress {
   return text === '' ? 'none' : (text as Compress)
 }
 
-/** `--layers`: `2`, `0..2`, `2..`, `..2`. */
-export function readLayers(args: Arguments): LayerSelection {
+/** `--layers`: `2`, `0..2`, `2..`, `..2`; and `--from`, which goes in its place. */
+export function readLayers(args: Arguments): LayerSelection | undefined {
   const text = args.text('layers')
-  if (text === undefined) return {}
+  const from = args.text('from')
+  if (text === undefined) return from === undefined ? undefined : { from }
+  if (from !== undefined) throw usageError('--from', 'can not go together with --layers')
   const match = /^(?:(\d{1,6})|(\d{1,6})?\.\.(\d{1,6})?)$/.exec(text)
   const [, only, first = only, last = only] = match ?? []
   if (first === undefined && last === undefined)
@@ -98,6 +100,16 @@ export function readLayers(args: Arguments): LayerSelection {
   if ((range.first ?? 0) > (range.last ?? Infinity))
     throw usageError('--layers', `${text} ends before it begins`)
   return range
+}
+
+/** `--layer.annotation`. */
+export function readAnnotations(args: Arguments): Record<string, string> | undefined {
+  const pairs = args.list('layer.annotation')?.map(text => {
+    const equals = text.indexOf('=')
+    if (equals > 0) return [text.slice(0, equals), text.slice(equals + 1)] as const
+    throw usageError('--layer.annotation', `${text || '(empty)'} is not NAME=VALUE`)
+  })
+  return pairs && Object.fromEntries(pairs)
 }
 
 /** `--compat`. */

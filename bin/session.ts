@@ -26,7 +26,7 @@ export class Session {
     this.level = parseLevel(args)
     this.json = args.has('json')
     this.#strict = args.has('strict')
-    this.#progress = !args.has('no-progress')
+    this.#progress = !args.has('no-progress') && !args.has('quiet')
   }
 
   /** Whether messages of this level are wanted. */
@@ -107,6 +107,10 @@ export function note(line: string): void {
 
 function parseLevel(args: Arguments): Level {
   const text = args.text('log')
+  if (args.has('quiet')) {
+    if (text === undefined && !args.has('verbose')) return 'error'
+    throw usageError('--quiet', 'means --log=error - give one of the two')
+  }
   if (text === undefined) return args.has('verbose') ? 'info' : 'warn'
   if (args.has('verbose'))
     throw usageError('--verbose', 'means --log=info - give one of the two')

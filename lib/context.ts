@@ -14,6 +14,7 @@ import type { Limits } from './layer/limits.ts'
 import type { ResolvedImage } from './layout/image-layout.ts'
 import type { Image } from './layout/open-image.ts'
 import type { ImageConfig } from './oci/image-config.ts'
+import type { ListOptions } from './list-changes.ts'
 import type { Manifest } from './oci/manifest.ts'
 import type { RepackOptions } from './repack.ts'
 
@@ -115,14 +116,13 @@ export type RepackContext = Context & {
 }
 
 /** `delta`: what changed. */
-export type DeltaContext = Context & {
-  /** In any order. Undefined until a lister has answered. */
-  changes: Iterable<Change> | AsyncIterable<Change> | undefined
-  /** A `superset` may hold what didn't change: it is compared with the record of the bundle. @default 'exact' */
-  quality: 'exact' | 'superset'
-  /** Compare contents even where size and times say nothing changed. */
-  readonly verifyContent: boolean
-}
+export type DeltaContext = Context &
+  Pick<ListOptions, 'verifyContent' | 'dryRun'> & {
+    /** In any order. Undefined until a lister has answered. */
+    changes: Iterable<Change> | AsyncIterable<Change> | undefined
+    /** A `superset` may hold what didn't change: it is compared with the record of the bundle. @default 'exact' */
+    quality: 'exact' | 'superset'
+  }
 
 /** `pack`: the changes, sorted bytewise, become entries in the order in which they are written. */
 export type PackContext = Context & {

@@ -40,14 +40,17 @@ export interface Explanation {
   readonly listers: readonly string[]
 }
 
+/** What would be unpacked; without a bundle it is as if there were a place for it. */
+export interface ExplainOptions extends Omit<UnpackOptions, 'bundle'> {
+  readonly bundle?: string | undefined
+}
+
 /**
  * Explains an unpack. Middleware of `unpack` and `locate` is run; nothing is extracted, and nothing remains.
  * @throws {KociError} what these steps throw
  */
-export async function explainUnpack(
-  app: Koci,
-  options: Omit<UnpackOptions, 'bundle'>,
-): Promise<Explanation> {
+export async function explainUnpack(app: Koci, options: ExplainOptions): Promise<Explanation> {
+  if (options.bundle !== undefined) await Bundle.assertFree(options.bundle)
   const scratch = await mkdtemp(path.join(tmpdir(), 'koci-explain-'))
   let explanation: Explanation | undefined
   try {

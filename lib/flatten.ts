@@ -38,7 +38,7 @@ export function flattenImage(options: FlattenOptions): Promise<ResolvedImage> {
       // times of what is there already are left alone, whatever SOURCE_DATE_EPOCH says
       await writeLayer(flattenedEntries(layers, range.first, signal), sink)
     })
-    return { range, layer: { ...layer, ...(annotations ? { annotations } : {}) } }
+    return { range, layer: { ...layer, annotations } }
   })
 }
 

@@ -18,6 +18,8 @@ export interface ListOptions extends MaskOptions {
   readonly verifyContent?: boolean | undefined
   /** If a lister fails, have the next one in the chain answer, with a warning. @default false */
   readonly fallback?: boolean | undefined
+  /** Keep nothing of what is found out meanwhile. @default false */
+  readonly dryRun?: boolean | undefined
 }
 
 /**
@@ -29,11 +31,12 @@ export async function listChanges(
   run: Run,
   context: Context & { readonly options: ListOptions },
 ): Promise<readonly Change[]> {
-  const { verifyContent = false, fallback = false } = context.options
+  const { verifyContent = false, fallback = false, dryRun = false } = context.options
   const own: DeltaContext = context.with({
     changes: undefined,
     quality: 'exact' as const,
     verifyContent,
+    dryRun,
   })
   await (fallback
     ? listWithFallback(run, own)

@@ -28,6 +28,8 @@ export interface RepackOptions extends ListOptions {
   readonly refresh?: boolean | undefined
   /** `auto` takes what the newest layer of the image has. @default 'auto' */
   readonly compress?: Compress | undefined
+  /** Of the new layer's descriptor. */
+  readonly annotations?: Readonly<Record<string, string>> | undefined
   /** What the new history entry says; `false` adds none. */
   readonly history?: HistoryOptions | false | undefined
   readonly signal?: AbortSignal | undefined
@@ -109,5 +111,6 @@ async function packLayer(
     })
   const { image, manifest, options } = context
   const compression = chooseCompression(options.compress ?? 'auto', manifest)
-  return writeLayerBlob(image.layout, own.entries, compression)
+  const layer = await writeLayerBlob(image.layout, own.entries, compression)
+  return { ...layer, annotations: options.annotations }
 }

@@ -30,6 +30,7 @@ import {
 } from './fs/libc.ts'
 import { emptyDirectory, removeTree } from './fs/walk.ts'
 import { Extraction, type Mapping } from './layer/extraction.ts'
+import { isEmpty } from './layer/is-empty.ts'
 import type { Layer } from './layer/layer.ts'
 import { openImage, type ImageOptions } from './layout/open-image.ts'
 import { placeLayers } from './place-layers.ts'
@@ -92,7 +93,9 @@ export function unpackRootfs(
           other: extraction.chosenBy ?? '',
           chosen: `${extraction.layering} layers`,
         })
-      await resetTreeRoot(rootfs, extraction)
+      // on top of layers that are there already the root is as they left it
+      if (!image.selected?.first || (await isEmpty(rootfs)))
+        await resetTreeRoot(rootfs, extraction)
       await placeLayers(run, context)
       isDone = true
     })

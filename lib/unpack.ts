@@ -71,6 +71,7 @@ export function unpack(app: Koci, options: UnpackOptions): Promise<UnpackResult>
         dialect,
         chosenBy,
         layout: path.resolve(image.layout.path),
+        layers: image.selected,
       },
     )
     app.tell('unpack:done', { run: run.id, bundle: bundle.path })

@@ -62,7 +62,7 @@ export function listDelta(
 
 function withBundle<T>(
   app: Koci,
-  options: BundleOptions,
+  options: BundleOptions & Pick<ListOptions, 'dryRun'>,
   body: (run: Run, context: Context) => Promise<T>,
 ): Promise<T> {
   return runOnce(app, options.bundle, options.signal, async run => {
@@ -74,7 +74,7 @@ function withBundle<T>(
     const extraction = recordedExtraction(run, bundle)
     const context = new Context({ ...run.shared, image, bundle, layers, extraction })
     const result = await body(run, context)
-    await bundle.save()
+    if (options.dryRun !== true) await bundle.save()
     return result
   })
 }

@@ -2,8 +2,9 @@
 import type { Command } from '../command.ts'
 import { historyOptions, readHistory } from '../history-options.ts'
 import { madeImage } from '../made-image.ts'
-import { compress, image, newTag, platform } from '../options.ts'
+import { compress, image, layerAnnotation, newTag, platform } from '../options.ts'
 import {
+  readAnnotations,
   readCompress,
   readImage,
   readLayers,
@@ -23,6 +24,7 @@ export const flatten: Command = {
       value: 'first..last',
     },
     compress,
+    ...layerAnnotation,
     ...historyOptions('flatten'),
   },
   notes:
@@ -43,10 +45,11 @@ export const flatten: Command = {
     const layers = readLayers(args)
     const history = readHistory(args, 'flatten')
     const compress = readCompress(args)
+    const annotations = readAnnotations(args)
     const { signal } = session
     const { flattenImage } = await import('../../lib/flatten.ts')
     const changes = { image, platform, newRefName, history }
-    const made = await flattenImage({ ...changes, layers, compress, signal })
+    const made = await flattenImage({ ...changes, layers, compress, annotations, signal })
     if (session.json) session.printJson(madeImage(made))
   },
 }

@@ -2,8 +2,9 @@
 import type { Command } from '../command.ts'
 import { historyOptions, readHistory } from '../history-options.ts'
 import { madeImage } from '../made-image.ts'
-import { compress, image, mapping, newTag, platform } from '../options.ts'
+import { compress, image, layerAnnotation, mapping, newTag, platform } from '../options.ts'
 import {
+  readAnnotations,
   readCompress,
   readImage,
   readMapping,
@@ -26,6 +27,7 @@ export const insert: Command = {
     whiteout: { type: 'switch', description: 'remove the target; there is no source then' },
     ...mapping,
     compress,
+    ...layerAnnotation,
     ...historyOptions('insert', 'who made it; by default nobody'),
   },
   notes:
@@ -61,6 +63,7 @@ export const insert: Command = {
       target,
       opaque,
       compress: readCompress(args),
+      annotations: readAnnotations(args),
       ...readMapping(args),
       signal: session.signal,
       warn: ({ code, message }) => session.warn(code, message),

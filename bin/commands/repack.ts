@@ -1,11 +1,18 @@
 // koci repack: what changed in a bundle becomes a layer of a new image.
 import type { RepackResult } from '../../lib/repack.ts'
 import { changeToJson } from '../change-json.ts'
+import { printChanges } from '../change-lines.ts'
 import type { Command } from '../command.ts'
 import { historyOptions, readHistory } from '../history-options.ts'
 import { madeImage } from '../made-image.ts'
-import { bundleChain, compress, image, listing } from '../options.ts'
-import { readChain, readCompress, readImage, readListing } from '../read-options.ts'
+import { bundleChain, compress, dryRun, image, layerAnnotation, listing } from '../options.ts'
+import {
+  readAnnotations,
+  readChain,
+  readCompress,
+  readImage,
+  readListing,
+} from '../read-options.ts'
 
 export const repack: Command = {
   positionals: ['bundle'],
@@ -18,6 +25,8 @@ export const repack: Command = {
     },
     ...listing,
     compress,
+    ...layerAnnotation,
+    'dry-run': dryRun,
     ...bundleChain,
     ...historyOptions('repack'),
   },
@@ -32,15 +41,26 @@ export const repack: Command = {
   async run(args, session) {
     const image = readImage(args)
     const history = readHistory(args, 'repack')
+    const annotations = readAnnotations(args)
+    const compress = readCompress(args)
     const [bundle = ''] = args.positionals
 
     const app = await session.application({ ...readChain(args), bundle })
+    if (args.has('dry-run')) {
+      const { listDelta } = await import('../../lib/with-bundle.ts')
+      const options = { bundle, layout: image.path, ...readListing(args), dryRun: true }
+      const changes = await listDelta(app, { ...options, signal: session.signal })
+      if (session.json) session.printJson({ changes: changes.map(changeToJson) })
+      else await printChanges(session, changes, false)
+      return
+    }
     const result = await app.repack({
       image,
       bundle,
       refresh: args.has('refresh-bundle'),
       ...readListing(args),
-      compress: readCompress(args),
+      compress,
+      annotations,
       history,
       signal: session.signal,
     })

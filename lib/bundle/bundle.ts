@@ -124,7 +124,7 @@ export class Bundle {
     try {
       await bundle.#undoDeadRun()
       await removeStaged(absolute)
-      await bundle.#assertFree()
+      await assertUnused(absolute)
       const { mode } = await stat(absolute)
       bundle.#state = unpacking([], made === undefined ? mode & 0o7777 : undefined)
       await bundle.#writeState()
@@ -138,6 +138,17 @@ export class Bundle {
       if (made !== undefined) await removeEmpty(absolute, made)
       throw wrapError(error, absolute)
     }
+  }
+
+  /**
+   * Whether `begin` would take the directory, without making anything.
+   * @throws what `begin` throws
+   */
+  static async assertFree(directory: string): Promise<void> {
+    const absolute = path.resolve(directory)
+    await assertCanBeDirectory(absolute)
+    // what a dead run left would be undone
+    if ((await readState(absolute))?.state !== 'unpacking') await assertUnused(absolute)
   }
 
   /**
@@ -317,15 +328,6 @@ export class Bundle {
     if (mount?.source === mountSource) unmount(target)
   }
 
-  async #assertFree(): Promise<void> {
-    for (const name of [...occupied, kociFile])
-      if (await exists(path.join(this.path, name)))
-        throw createError('CLOBBER', {
-          subject: path.join(this.path, name),
-          remedy: 'unpack into another directory, or remove this bundle first',
-        })
-  }
-
   #pathOf(name: string): string {
     const isPlain: boolean = isPlainName(name)
     if (isPlain) return path.join(this.path, name)
@@ -399,4 +401,13 @@ async function readState(directory: string): Promise<BundleState | undefined> {
   const file = path.join(directory, kociFile)
   const bytes = await readOwnFile(file)
   return bytes && parseBundleState(bytes, file)
+}
+
+async function assertUnused(directory: string): Promise<void> {
+  for (const name of [...occupied, kociFile])
+    if (await exists(path.join(directory, name)))
+      throw createError('CLOBBER', {
+        subject: path.join(directory, name),
+        remedy: 'unpack into another directory, or remove this bundle first',
+      })
 }

@@ -1,6 +1,7 @@
 // The two small JSON files of a bundle: umoci.json, as umoci writes and reads it, and koci.json beside it.
 import { createError } from '../errors.ts'
 import { parseDescriptor, type Descriptor } from '../oci/descriptor.ts'
+import type { LayerRange } from '../oci/image-draft.ts'
 import type { IdMap } from '../oci/idmap.ts'
 import { parseJson } from '../oci/json.ts'
 import type { Dialect, Layering, Mapping } from '../layer/extraction.ts'
@@ -31,6 +32,8 @@ export interface ReadyState {
   readonly chosenBy?: string | undefined
   /** Absolute path of the layout that holds the image; information only: it may have moved. */
   readonly layout?: string | undefined
+  /** Which layers of the image are in it, if not all: a repack is refused then. */
+  readonly layers?: LayerRange | undefined
   /** What was found out about stacked layers, so that it needn't be found out again. */
   readonly stack?: RecordedStack | undefined
   /** What drivers keep about the bundle, by their names. Data only: never a path, a command or a module. */
@@ -131,16 +134,23 @@ export function parseBundleState(bytes: Uint8Array, subject: string): BundleStat
 }
 
 function isReady(json: Record<string, unknown>): json is Record<string, unknown> & ReadyState {
-  const { chain, layering, dialect, chosenBy, layout, stack } = json
+  const { chain, layering, dialect, chosenBy, layout, layers, stack } = json
   return (
     (stack === undefined || isStack(stack)) &&
     (layout === undefined || typeof layout === 'string') &&
+    (layers === undefined || isRange(layers)) &&
     Array.isArray(chain) &&
     chain.every(isRecordedDriver) &&
     ['merged', 'stacked'].includes(layering as string) &&
     ['plain', 'overlay-trusted', 'overlay-user'].includes(dialect as string) &&
     (typeof chosenBy === 'string' || (chosenBy === undefined && layering === 'merged'))
   )
+}
+
+function isRange(range: unknown): range is LayerRange {
+  if (typeof range !== 'object' || range === null) return false
+  const { first, last } = range as Partial<Record<keyof LayerRange, unknown>>
+  return Number.isSafeInteger(first) && Number.isSafeInteger(last)
 }
 
 function isStack(stack: unknown): stack is RecordedStack {

@@ -14,6 +14,8 @@ export interface AddLayerOptions extends ChangeOptions {
   readonly file: string
   /** `auto` takes what the newest layer of the image has. @default 'auto' */
   readonly compress?: Compress | undefined
+  /** Of the new layer's descriptor. */
+  readonly annotations?: Readonly<Record<string, string>> | undefined
   readonly signal?: AbortSignal | undefined
   readonly warn?: ((warning: Warning) => void) | undefined
 }
@@ -26,10 +28,12 @@ const blockSize = 512
  * @throws {UsageError} ERR_KOCI_INVALID_OPTION for a directory; {SystemError} ERR_KOCI_IO, ERR_KOCI_ABORTED
  */
 export function addLayerFile(options: AddLayerOptions): Promise<ResolvedImage> {
-  const { compress = 'auto' } = options
-  return addLayer(options, ({ layout, manifest }) =>
-    storeLayer(layout, chooseCompression(compress, manifest), sink => copy(options, sink)),
-  )
+  const { compress = 'auto', annotations } = options
+  return addLayer(options, async ({ layout, manifest }) => {
+    const compression = chooseCompression(compress, manifest)
+    const layer = await storeLayer(layout, compression, sink => copy(options, sink))
+    return { ...layer, annotations }
+  })
 }
 
 async function copy(

@@ -28,6 +28,8 @@ export interface InsertOptions extends ChangeOptions, Mapping {
   readonly opaque?: boolean | undefined
   /** `auto` takes what the newest layer of the image has. @default 'auto' */
   readonly compress?: Compress | undefined
+  /** Of the new layer's descriptor. */
+  readonly annotations?: Readonly<Record<string, string>> | undefined
   readonly signal: AbortSignal
   readonly warn: (warning: Warning) => void
 }
@@ -39,11 +41,12 @@ export interface InsertOptions extends ChangeOptions, Mapping {
  * {IntegrityError} ERR_KOCI_FILE_CHANGED. The image is as it was then.
  */
 export function insertLayer(options: InsertOptions): Promise<ResolvedImage> {
-  const { source, target, compress = 'auto' } = options
+  const { source, target, compress = 'auto', annotations } = options
   const entries = source === undefined ? whiteout(target) : insertion(source, options)
-  return addLayer(options, ({ layout, manifest }) =>
-    writeLayerBlob(layout, entries, chooseCompression(compress, manifest)),
-  )
+  return addLayer(options, async ({ layout, manifest }) => {
+    const compression = chooseCompression(compress, manifest)
+    return { ...(await writeLayerBlob(layout, entries, compression)), annotations }
+  })
 }
 
 const nothing = { mode: 0, uid: 0, gid: 0, size: 0, mtime: 0n }

@@ -4,6 +4,7 @@ import { createError } from '../errors.ts'
 import { parsePlatform, type Platform } from '../oci/platform.ts'
 import { assertRefName, parseImageReference, type ImageReference } from '../oci/reference.ts'
 import { ImageLayout, type ResolvedImage } from './image-layout.ts'
+import { withLayers, type LayerSelection } from './select-layers.ts'
 
 /** An image: what a reference was resolved to, and the layout it is in. */
 export interface Image extends ResolvedImage {
@@ -16,6 +17,8 @@ export interface ImageOptions {
   readonly image: string | ImageReference
   /** `os/architecture[/variant]`; needed if an index holds several images. @default that of the host */
   readonly platform?: string | Platform | undefined
+  /** Only these layers of it. @default all of them */
+  readonly layers?: LayerSelection | undefined
 }
 
 /**
@@ -29,7 +32,7 @@ export async function openImage(options: ImageOptions): Promise<Image> {
   const layout = await ImageLayout.open(path)
   try {
     const resolved = await layout.resolve(refName, platform ? { platform } : {})
-    return { layout, ...resolved }
+    return { layout, ...withLayers(resolved, options.layers) }
   } catch (error) {
     await layout.close()
     throw error
@@ -37,7 +40,7 @@ export async function openImage(options: ImageOptions): Promise<Image> {
 }
 
 /**
- * As {@link openImage}, for a change of the image. Until the caller closes the layout nothing in it is collected.
+ * As {@link openImage}, for a change of the image, with all of its layers. Until the caller closes the layout nothing in it is collected.
  * @throws {UnsupportedError} ERR_KOCI_READ_ONLY for a layout in a tar file
  */
 export async function openForChange(options: ImageOptions): Promise<Image> {
@@ -64,6 +67,11 @@ export async function openTarget(
   bundle: Bundle,
 ): Promise<{ image: Image; refName: string }> {
   const { path: directory, refName } = toReference(image)
+  if (bundle.ready?.layers)
+    throw createError('INVALID_BUNDLE', {
+      subject: bundle.path,
+      reason: 'it has only some layers of its image, and there is no image of these to change',
+    })
   const layout = await ImageLayout.open(directory)
   try {
     assertWritable(layout)
@@ -93,7 +101,8 @@ export async function openBase(bundle: Bundle, layoutPath?: string): Promise<Ima
   try {
     const walk = bundle.umoci?.walk ?? []
     const refName = walk[0]?.annotations?.['org.opencontainers.image.ref.name'] ?? ''
-    return { layout, ...(await layout.resolveWalk(refName, walk)) }
+    const image = await layout.resolveWalk(refName, walk)
+    return { layout, ...withLayers(image, bundle.ready?.layers) }
   } catch (error) {
     await layout.close()
     throw error

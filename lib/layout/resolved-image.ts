@@ -1,6 +1,7 @@
 // What following a tag gives.
 import type { Descriptor, Platform } from '../oci/descriptor.ts'
 import type { Digest } from '../oci/digest.ts'
+import type { LayerRange } from '../oci/image-draft.ts'
 import type { ImageConfig } from '../oci/image-config.ts'
 import type { Manifest } from '../oci/manifest.ts'
 import type { Compression } from '../oci/media-type.ts'
@@ -29,4 +30,6 @@ export interface ResolvedManifest {
 export interface ResolvedImage extends Omit<ResolvedManifest, 'unchecked'> {
   readonly config: ImageConfig
   readonly layers: ResolvedLayer[]
+  /** Which of the manifest's layers these are, where not all of them were asked for. */
+  readonly selected?: LayerRange | undefined
 }

@@ -1,6 +1,9 @@
 // Which layers of an image are meant: by their numbers, or from one on that is named by its digest.
 import { createError } from '../errors.ts'
-import type { ResolvedLayer } from './resolved-image.ts'
+import { chainIDs } from '../oci/chain-id.ts'
+import type { LayerRange } from '../oci/image-draft.ts'
+import type { Digest } from '../oci/digest.ts'
+import type { ResolvedImage, ResolvedLayer } from './resolved-image.ts'
 
 /** Some layers that follow one another; 0 is the base, both ends belong to them. Without anything: all. */
 export interface LayerSelection {
@@ -17,7 +20,7 @@ export interface LayerSelection {
 export function selectLayers(
   layers: readonly Pick<ResolvedLayer, 'descriptor' | 'diffID'>[],
   { first = 0, last = layers.length - 1, from }: LayerSelection,
-): { first: number; last: number } {
+): LayerRange {
   if (from !== undefined) return { first: findLayer(layers, from), last: layers.length - 1 }
   if (first <= last && last < layers.length) return { first, last }
   const has = layers.length === 0 ? 'no layers' : `layers 0 to ${layers.length - 1}, base first`
@@ -25,6 +28,23 @@ export function selectLayers(
     subject: first >= last ? `layer ${first}` : `layers ${first} to ${last}`,
     reason: `the image has ${has}`,
   })
+}
+
+/** The image as if it had the selected layers only: ChainIDs are those of what is there then. */
+export function withLayers<I extends Pick<ResolvedImage, 'layers'>>(
+  image: I,
+  selection: LayerSelection | undefined,
+): I & { readonly selected?: LayerRange | undefined } {
+  if (selection === undefined) return image
+  const selected = selectLayers(image.layers, selection)
+  const layers = image.layers.slice(selected.first, selected.last + 1)
+  if (layers.length === image.layers.length) return image
+  const chain = chainIDs(layers.map(({ diffID }) => diffID))
+  return {
+    ...image,
+    selected,
+    layers: layers.map((layer, at) => ({ ...layer, chainID: chain[at] as Digest })),
+  }
 }
 
 const shortest = 6

@@ -30,7 +30,7 @@ export interface NewLayer {
   readonly diffID: Digest
   /** Size of the tar; noted in umoci's annotation where it differs from `size`. */
   readonly uncompressedSize?: number
-  readonly annotations?: Readonly<Record<string, string>>
+  readonly annotations?: Readonly<Record<string, string>> | undefined
 }
 
 /** A document and the descriptor that points to it. */

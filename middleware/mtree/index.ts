@@ -28,8 +28,9 @@ export function mtree(): Driver {
     async unpack(ctx, next) {
       const hashes = ctx.extraction.hashFiles(new FileHashes(keptHashes))
       await next()
-      // umoci must stop at a stacked bundle rather than err: its rootfs is empty whenever it isn't mounted
-      if (ctx.extraction.layering === 'stacked') return
+      // umoci must stop rather than err: a stacked rootfs is empty whenever it isn't mounted, and where layers are left
+      // out there is no image that a new one could be based on
+      if (ctx.extraction.layering === 'stacked' || ctx.image.selected) return
       const { signal, rootfs: subject } = ctx
       const record = await withTree(subject, root =>
         recordTree(root, { hashes, subject, signal }),
@@ -48,7 +49,7 @@ export function mtree(): Driver {
       const options = { verifyContent, ignoreXattrs: machineXattrs, subject, signal }
       const changes = await withTree(subject, root => compareTree(root, record, options))
       ctx.changes = changes
-      if (!record.isRenewed || isStacked) return
+      if (!record.isRenewed || isStacked || ctx.dryRun) return
       // it only spares the next comparison work: a bundle that can't be written can still be packed
       await saveIndex(ctx.bundle, manifest, record).catch((error: Error) => {
         ctx.warn({ code: 'INDEX_NOT_SAVED', message: error.message })

@@ -2,8 +2,14 @@
 import type { Command } from '../../command.ts'
 import { historyOptions, readHistory } from '../../history-options.ts'
 import { madeImage } from '../../made-image.ts'
-import { compress, image, newTag, platform } from '../../options.ts'
-import { readCompress, readImage, readNewTag, readPlatform } from '../../read-options.ts'
+import { compress, image, layerAnnotation, newTag, platform } from '../../options.ts'
+import {
+  readAnnotations,
+  readCompress,
+  readImage,
+  readNewTag,
+  readPlatform,
+} from '../../read-options.ts'
 
 export const addLayer: Command = {
   positionals: ['new-layer.tar'],
@@ -12,6 +18,7 @@ export const addLayer: Command = {
     platform,
     tag: newTag,
     compress,
+    ...layerAnnotation,
     ...historyOptions('raw add-layer'),
   },
   notes:
@@ -28,6 +35,7 @@ export const addLayer: Command = {
     const newRefName = readNewTag(args)
     const history = readHistory(args, 'raw add-layer')
     const compress = readCompress(args)
+    const annotations = readAnnotations(args)
     const [file = ''] = args.positionals
     const { addLayerFile } = await import('../../../lib/layer/add-layer.ts')
     const made = await addLayerFile({
@@ -36,6 +44,7 @@ export const addLayer: Command = {
       newRefName,
       history,
       compress,
+      annotations,
       file,
       signal: session.signal,
       warn: ({ code, message }) => session.warn(code, message),
