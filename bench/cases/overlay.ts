@@ -1,5 +1,4 @@
 // cache() and overlay() together, as whole processes of the command line: cold, warm, eight at once, and repacked.
-import path from 'node:path'
 import type { Bench } from '../bench.ts'
 import type { Case, CaseResult, Check, Series } from '../case.ts'
 import { changeFour, expectChanges } from '../four-changes.ts'
@@ -9,7 +8,7 @@ import { isRoot, pigzTar, umoci } from '../peers.ts'
 import type { Contender } from '../race.ts'
 import { skopeoContender } from '../skopeo.ts'
 import { directoryEntry, fileEntry } from '../tree-entries.ts'
-import { manyRoot } from '../corpus.ts'
+import { filesLayer } from '../files-layer.ts'
 
 const processes = 8
 const plain = 'pigz -dc | tar x'
@@ -263,32 +262,6 @@ function smallLayer(at: number): LayerRecipe {
       yield directoryEntry(`layer-${at}`)
       for (let file = 0; file < 20; file += 1)
         yield fileEntry(`layer-${at}/${file}`, Buffer.from(`${at} ${file}`))
-    },
-  }
-}
-
-/** With the directories that the four changes are made in. */
-function filesLayer(size: number): LayerRecipe {
-  return {
-    name: 'files',
-    *entries() {
-      for (const directory of path.dirname(`${manyRoot}/x`).split('/').keys())
-        yield directoryEntry(
-          manyRoot
-            .split('/')
-            .slice(0, directory + 1)
-            .join('/'),
-        )
-      for (const half of [0, 1])
-        for (let at = 0; at < 4; at += 1) {
-          yield directoryEntry(`${manyRoot}/${half}${at}`)
-          for (let file = 0; file < 40; file += 1)
-            yield fileEntry(`${manyRoot}/${half}${at}/${file}`, Buffer.from(`${file}`))
-        }
-      for (let at = 0; at < size; at += 1) {
-        if (at % 100 === 0) yield directoryEntry(`d${at / 100}`)
-        yield fileEntry(`d${Math.floor(at / 100)}/${at}`, Buffer.from(`${at}`))
-      }
     },
   }
 }
