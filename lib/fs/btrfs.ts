@@ -40,18 +40,24 @@ export function createSnapshot(
 }
 
 /**
- * Removes a subvolume and all that is in it; one that isn't there is no error. Who may not do it at once, because the file
- * system isn't mounted with `user_subvol_rm_allowed`, removes file by file.
+ * Removes a subvolume and all that is in it; one that isn't there is no error. An ordinary user may do so at once if it isn't
+ * read-only and the file system is mounted with `user_subvol_rm_allowed`; otherwise file by file.
  */
 export function destroySubvolume(target: string): void {
   inParent(target, (fd, name) => {
-    const code = calls.destroySubvolume(fd, name)
-    if (code === -errno.ENOENT) return
-    if (code === -errno.EPERM || code === -errno.EACCES) {
+    let code = calls.destroySubvolume(fd, name)
+    if (isRefused(code)) {
       onDirectory(target, own => calls.setReadOnly(own, false))
-      removeTree(fd, name)
-    } else assertDone(code, 'BTRFS_IOC_SNAP_DESTROY', target)
+      code = calls.destroySubvolume(fd, name)
+    }
+    if (code === -errno.ENOENT) return
+    if (isRefused(code)) removeTree(fd, name)
+    else assertDone(code, 'BTRFS_IOC_SNAP_DESTROY', target)
   })
+}
+
+function isRefused(code: number): boolean {
+  return code === -errno.EPERM || code === -errno.EACCES || code === -errno.EROFS
 }
 
 /** What the file system knows of a subvolume. */

@@ -322,37 +322,42 @@ async function onBtrfs(base: string): Promise<void> {
     t.equal(parts('snapshots').length, 4, 'three chains and a base: what the dead left is gone')
   })
 
-  await t.test(
-    'an ordinary user',
-    { skip: spawnSync('setpriv', ['--version']).error ? 'no setpriv' : false },
-    async t => {
-      const home = path.join(base, 'user')
-      fs.mkdirSync(home)
-      fs.chownSync(home, 65534, 65534)
-      const image = await makeImage(path.join(home, 'images'), 'a', { layers: threeLayers })
-      spawnSync('chown', ['-R', '65534:65534', home])
-      const script = path.join(import.meta.dirname, '../../support/btrfs-child.ts')
-      const run = (...args: string[]) =>
-        spawnSync(
-          'setpriv',
-          [
-            '--reuid=65534',
-            '--regid=65534',
-            '--clear-groups',
-            process.execPath,
-            script,
-            path.join(home, 'store'),
-            image,
-            ...args,
-          ],
-          { encoding: 'utf8', timeout: 30_000, env: { PATH: process.env['PATH'], HOME: home } },
-        )
-      const first = run(path.join(home, 'one'), 'rootless')
-      t.equal(first.stdout.trim(), '[0,1,2] ERR_KOCI_NO_DELTA_LISTER', first.stderr)
-      const second = run(path.join(home, 'two'), 'rootless')
-      t.equal(second.stdout.trim(), '[] ERR_KOCI_NO_DELTA_LISTER', second.stderr)
-    },
-  )
+  for (const option of ['', 'user_subvol_rm_allowed'])
+    await t.test(
+      `an ordinary user, mounted with ${option || 'nothing special'}`,
+      { skip: spawnSync('setpriv', ['--version']).error ? 'no setpriv' : false },
+      async t => {
+        if (option) t.equal(spawnSync('mount', ['-o', `remount,${option}`, base]).status, 0)
+        const home = path.join(base, `user-${option}`)
+        fs.mkdirSync(home)
+        fs.chownSync(home, 65534, 65534)
+        const image = await makeImage(path.join(home, 'images'), 'a', { layers: threeLayers })
+        spawnSync('chown', ['-R', '65534:65534', home])
+        const support = path.join(import.meta.dirname, '../../support')
+        const own = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath]
+        const run = (program: string, ...args: string[]) =>
+          spawnSync('setpriv', [...own, path.resolve(support, program), ...args], {
+            encoding: 'utf8',
+            timeout: 30_000,
+            env: { PATH: process.env['PATH'], HOME: home },
+          })
+        const store = path.join(home, 'store')
+        const unpack = (bundle: string) =>
+          run('btrfs-child.ts', store, image, path.join(home, bundle), 'rootless')
+        const first = unpack('one')
+        t.equal(first.stdout.trim(), '[0,1,2] ERR_KOCI_NO_DELTA_LISTER', first.stderr)
+        const second = unpack('two')
+        t.equal(second.stdout.trim(), '[] ERR_KOCI_NO_DELTA_LISTER', second.stderr)
+
+        for (const bundle of ['one', 'two'])
+          fs.rmSync(path.join(home, bundle), { recursive: true })
+        const flags = ['--dir', store, '--keep-bytes', '0', '--drop-missing']
+        const gc = run('../../bin/koci.ts', 'cache', 'gc', ...flags)
+        t.match(gc.stdout, /^3 removed, /m, gc.stderr)
+        t.strictSame(fs.readdirSync(path.join(store, 'btrfs-v1/snapshots')), [])
+        fs.rmSync(store, { recursive: true })
+      },
+    )
 
   await t.test('a store elsewhere', async t => {
     const { image, home } = await workshop(base)
