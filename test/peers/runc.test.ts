@@ -1,4 +1,4 @@
-// runc runs the bundles that koci makes.
+// runc runs the bundles that koci makes, and crun where the machine's cgroups are such as it takes.
 import {
   copyFileSync,
   existsSync,
@@ -38,11 +38,13 @@ const directories: TarMember[] = ['./', 'bin/', 'etc/', 'tmp/', 'proc/', 'sys/',
   name => ({ name, type: 'directory', mode: name === 'tmp/' ? 0o1777 : 0o755 }),
 )
 
-function canRun(): false | string {
+function canRun(runtime: 'runc' | 'crun' = 'runc'): false | string {
   if (!isRoot) return 'needs root: containers'
-  const absent = missing('runc', 'ldd')
+  const absent = missing(runtime, 'ldd')
   if (absent !== false) return absent
-  if (finish('runc', ['list']).status !== 0) return 'needs a runc that works here'
+  if (finish(runtime, ['list']).status !== 0) return `needs a ${runtime} that works here`
+  if (runtime === 'crun' && existsSync('/sys/fs/cgroup/unified'))
+    return 'needs cgroups of one version: crun takes no mixture'
   const controllers = existsSync('/sys/fs/cgroup') && readdirSync('/sys/fs/cgroup').length > 0
   return !controllers && 'needs cgroups'
 }
@@ -101,29 +103,34 @@ else {
     },
   )
 
-  await t.test('what is packed runs again', { skip: canRun() }, async t => {
-    const base = temporary(t, 'runc')
-    const images = path.join(base, 'images')
-    const bundle = path.join(base, 'bundle')
-    const image = await makeImage(images, 'test', {
-      layers: [[...directories, ...shell()]],
-      config: { Entrypoint: ['/bin/tool'], Cmd: ['argument'] },
-    })
-    const app = new Koci().use(mtree())
-    const { rootfs } = await app.unpack({ image, bundle })
-    copyFileSync(path.join(rootfs, 'bin/sh'), path.join(rootfs, 'bin/interpreter'))
-    const tool = '#!/bin/interpreter\necho "$0 $*"\n'
-    writeFileSync(path.join(rootfs, 'bin/tool'), tool, { mode: 0o755 })
-    await app.repack({ image: `${images}:packed`, bundle })
-    const again = path.join(base, 'again')
-    await app.unpack({ image: `${images}:packed`, bundle: again })
-    withoutTerminal(again)
-    const { status, stdout, stderr } = runContainer(t, base, again)
-    t.match(
-      { status, stdout, stderr },
-      { status: 0, stdout: '/bin/tool argument\n', stderr: '' },
+  for (const runtime of ['runc', 'crun'] as const)
+    await t.test(
+      `what is packed runs again: ${runtime}`,
+      { skip: canRun(runtime) },
+      async t => {
+        const base = temporary(t, 'runc')
+        const images = path.join(base, 'images')
+        const bundle = path.join(base, 'bundle')
+        const image = await makeImage(images, 'test', {
+          layers: [[...directories, ...shell()]],
+          config: { Entrypoint: ['/bin/tool'], Cmd: ['argument'] },
+        })
+        const app = new Koci().use(mtree())
+        const { rootfs } = await app.unpack({ image, bundle })
+        copyFileSync(path.join(rootfs, 'bin/sh'), path.join(rootfs, 'bin/interpreter'))
+        const tool = '#!/bin/interpreter\necho "$0 $*"\n'
+        writeFileSync(path.join(rootfs, 'bin/tool'), tool, { mode: 0o755 })
+        await app.repack({ image: `${images}:packed`, bundle })
+        const again = path.join(base, 'again')
+        await app.unpack({ image: `${images}:packed`, bundle: again })
+        withoutTerminal(again)
+        const { status, stdout, stderr } = runContainer(t, base, again, runtime)
+        t.match(
+          { status, stdout, stderr },
+          { status: 0, stdout: '/bin/tool argument\n', stderr: '' },
+        )
+      },
     )
-  })
 
   const reason = canRun()
   const what =
@@ -186,13 +193,14 @@ function runContainer(
   t: { teardown(undo: () => unknown): void },
   base: string,
   bundle: string,
+  runtime: 'runc' | 'crun' = 'runc',
 ): Finished {
   const name = `koci-test-${process.pid}-${++count}`
   const root = ['--root', path.join(base, 'runc')]
   t.teardown(() => {
-    finish('runc', [...root, 'delete', '--force', name])
+    finish(runtime, [...root, 'delete', '--force', name])
   })
-  const finished = finish('runc', [...root, 'run', '--bundle', bundle, name])
-  run('sh', ['-c', '! runc --root "$0" list -q | grep -q .', path.join(base, 'runc')])
+  const finished = finish(runtime, [...root, 'run', '--bundle', bundle, name])
+  run('sh', ['-c', '! "$1" --root "$0" list -q | grep -q .', path.join(base, 'runc'), runtime])
   return finished
 }
