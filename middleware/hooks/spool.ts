@@ -32,7 +32,7 @@ export class Spool {
   async *names(): AsyncGenerator<{ name: Buffer; ended: boolean }, void, undefined> {
     let rest = Buffer.alloc(0)
     for (let at = 0; at < this.#size;) {
-      const piece = Buffer.allocUnsafe(1 << 16)
+      const piece = Buffer.allocUnsafe(pieceBytes)
       const { bytesRead } = await this.#file.read(piece, 0, piece.length, at)
       if (bytesRead === 0) break
       at += bytesRead
@@ -55,6 +55,7 @@ export class Spool {
 
 /** No system call takes longer paths, but deep trees have them. */
 const maxName = 1 << 20
+const pieceBytes = 1 << 16
 
 /** A list for a command to read, in a directory of its own; disposed of, it is gone. */
 export class NamedList implements AsyncDisposable {
@@ -66,11 +67,14 @@ export class NamedList implements AsyncDisposable {
     this.path = path.join(directory, 'list')
   }
 
-  static async create<T>(items: Iterable<T>, encode: (item: T) => Buffer): Promise<NamedList> {
+  static async create<T>(
+    items: Iterable<T> | AsyncIterable<T>,
+    encode: (item: T) => Buffer,
+  ): Promise<NamedList> {
     const list = new NamedList(await mkdtemp(path.join(tmpdir(), 'koci-hooks-')))
     const file = await open(list.path, 'wx', 0o600)
     try {
-      await file.writeFile(map(items, encode))
+      await file.writeFile(pieces(map(items, encode)))
       return list
     } finally {
       await file.close()
@@ -80,4 +84,19 @@ export class NamedList implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await rm(this.#directory, { recursive: true, force: true })
   }
+}
+
+/** A system call for each of a million names would take longer than all else. */
+async function* pieces(buffers: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let pending: Buffer[] = []
+  let size = 0
+  for await (const buffer of buffers) {
+    pending.push(buffer)
+    size += buffer.length
+    if (size < pieceBytes) continue
+    yield Buffer.concat(pending)
+    pending = []
+    size = 0
+  }
+  yield Buffer.concat(pending)
 }
