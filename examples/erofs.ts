@@ -1,5 +1,7 @@
 // Layers as EROFS images: read-only, compact, one file each, shared by all bundles. The driver only keeps layers and shows
-// them; overlay() beside it stacks them, as it does with any directories. For root; needs erofs-utils.
+// them; overlay() beside it stacks them, as it does with any directories. For root; needs erofs-utils. It isn't squashfs that
+// they are kept as: that has times of whole seconds, in 32 bits, so that a rootfs would not be what its image says.
+// koci unpack --image images:alpine --use ./examples/erofs.ts --use overlay bundle
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
@@ -11,7 +13,7 @@ import type { Driver, LayerContext } from '../middleware/index.ts' // 'koci' in 
 const run = promisify(execFile)
 
 /** Keeps layers as `<key>/image` in a directory, mounts them for the length of a run, and forgets nothing. */
-export function erofs({
+export default function erofs({
   directory = '/var/lib/koci-erofs',
 }: { directory?: string } = {}): Driver {
   const placeOf = ({ layer, extraction }: LayerContext): string => {

@@ -23,7 +23,7 @@ export function recordedExtraction({ app, warn }: Run, bundle: Bundle): Extracti
   }
   for (const { name, source } of chain) {
     if (source !== 'unnamed' || app.chain.includes(name)) continue
-    const message = `the bundle was made with ${name}, which it can't bring back; the chain is ${app.describeChain()}`
+    const message = `the bundle was made with ${name}, which it can't bring back: add it, if it matters; the chain is ${app.describeChain()}`
     warn({ code: 'UNNAMED_MIDDLEWARE', message })
   }
   return extraction

@@ -1,10 +1,18 @@
 // The guide is true: its programs run, in the order in which they stand there.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { stripTypeScriptTypes } from 'node:module'
 import path from 'node:path'
 import t from 'tap'
 import { dir, file, image } from '../lib/testing/index.ts'
-import { plainly } from './bin/run-koci.ts'
+import { koci, plainly } from './bin/run-koci.ts'
 import { memoryParent } from './support/memory-dir.ts'
 
 const root = path.resolve(import.meta.dirname, '..')
@@ -12,6 +20,8 @@ const modules = {
   koci: path.join(root, 'middleware/index.ts'),
   'koci/testing': path.join(root, 'lib/testing/index.ts'),
 }
+
+const quiet = { code: 0, stdout: '', stderr: '' }
 
 t.setTimeout(240_000)
 
@@ -43,4 +53,22 @@ await t.test('every program of docs/writing-a-driver.md runs', async t => {
     if (at === 3) t.match(ran.stdout, /pass 16\b/)
     if (at === 4) t.match(ran.stdout, /etc\/motd file 644/)
   }
+
+  const rootless = process.geteuid?.() === 0 ? [] : ['--rootless']
+  const unpack = ['unpack', '--image', 'images:test', ...rootless, '--use']
+  t.same(await koci([...unpack, './shelf.ts:directory=shelf', 'file'], { cwd }), quiet)
+  t.ok(existsSync(path.join(cwd, 'shelf')))
+
+  const [, manifest = ''] = /^`package.json`:\n\n```json\n(.*?)^```/ms.exec(text) ?? []
+  const { name, exports } = JSON.parse(manifest)
+  const home = path.join(cwd, 'node_modules', name)
+  mkdirSync(home, { recursive: true })
+  writeFileSync(path.join(home, 'package.json'), manifest)
+  const source = readFileSync(path.join(cwd, 'shelf.ts'), 'utf8')
+  writeFileSync(path.join(home, exports), stripTypeScriptTypes(source))
+  const env = { NODE_PATH: path.join(cwd, 'node_modules') }
+  t.same(await koci([...unpack, `${name}:directory=other`, 'package'], { cwd, env }), quiet)
+  const about = await koci(['explain', '--bundle', 'package'], { cwd, env })
+  t.match(about.stdout, /^ {2}shelf +\(bundle\)/m, 'a bundle remembers it')
+  t.match(about.stdout, /found by shelf in/)
 })

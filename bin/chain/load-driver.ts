@@ -63,7 +63,10 @@ export async function loadRecorded(bundle: string, recorded: RecordedDriver): Pr
   }
   const url = findPackage(from)
   if (url === undefined)
-    throw missing(from, 'the bundle was made with it; install it beside koci')
+    throw missing(
+      from,
+      'the bundle was made with it; install it beside koci, or give the chain with --use',
+    )
   return make(where, await factoryOf(where, import(url)), options, { package: from })
 }
 
@@ -87,10 +90,12 @@ async function factoryOf(where: string, loading: Promise<object>): Promise<Facto
     throw failed(where, error)
   })
   if (typeof module.default === 'function') return module.default as Factory
-  throw createError('INVALID_MIDDLEWARE', {
-    subject: where,
-    reason: 'its default export is not a function that makes a driver',
-  })
+  const found =
+    module.default === undefined
+      ? 'it has no default export'
+      : 'its default export is no function'
+  const reason = `${found}; it has to be one that makes a driver`
+  throw createError('INVALID_MIDDLEWARE', { subject: where, reason })
 }
 
 /** `base`: what bundles are to remember beside the options; undefined if they can't. */
@@ -119,7 +124,7 @@ function call(where: string, factory: Factory, options?: object): Driver {
   }
   if (made instanceof Promise) {
     made.catch(() => {})
-    const reason = 'its default export is async; it has to be a function that makes a driver'
+    const reason = 'its default export is async; it has to return a driver'
     throw createError('INVALID_MIDDLEWARE', { subject: where, reason })
   }
   return toDriver(made as Driver, 0)

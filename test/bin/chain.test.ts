@@ -108,7 +108,11 @@ await t.test('mistakes in --use', async t => {
     ['node:fs', 'DRIVER_NOT_FOUND', /driver node not found/],
     ['yargs/../tap', 'DRIVER_NOT_FOUND', /yargs/],
     ['./async.mjs', 'INVALID_MIDDLEWARE', /default export is async/],
-    ['./none.mjs', 'INVALID_MIDDLEWARE', /default export is not a function/],
+    [
+      './none.mjs',
+      'INVALID_MIDDLEWARE',
+      /no default export; it has to be one that makes a driver/,
+    ],
     ['./nothing.mjs', 'INVALID_MIDDLEWARE', /not a middleware/],
     ['./fails.mjs', 'IO', /no luck/],
     ['./broken.mjs', 'IO', /--use \.\/broken\.mjs: /],
@@ -157,6 +161,22 @@ await t.test('a bundle remembers drivers of koci and of packages, with options',
   t.match(missing.stderr, /driver koci-driver-tracer not found - the bundle was made with it/)
   const another = await koci([...repack, '--use', 'mtree'], { cwd })
   t.same(another, { code: 0, stdout: '', stderr: '' })
+})
+
+await t.test('koci drivers describes a driver that is named', async t => {
+  const cwd = await setUp(t)
+  const env = { NODE_PATH: path.join(cwd, 'packages') }
+  const named = ['--use', './tracer.mjs', '--use', 'koci-driver-tracer']
+  const { stdout, stderr } = await koci(['drivers', ...named], { cwd, env })
+  t.equal(stderr, '')
+  t.equal(stdout, 'tracer\n  word=string           what to say\n'.repeat(2))
+  const json = await koci(['drivers', '--json', ...named], { cwd, env })
+  const options = { word: { type: 'string' } }
+  t.match(JSON.parse(json.stdout), [
+    { name: 'tracer', requires: [], options, fromBundle: false },
+    { name: 'tracer', requires: [], options, fromBundle: true },
+  ])
+  t.match(await koci(['drivers', '--use', 'zfs'], { cwd }), { code: 1, stderr: /NOT_FOUND/ })
 })
 
 await t.test('a driver from a file is used, and missed at repack', async t => {

@@ -1,6 +1,6 @@
 // Lists of names on disk: what is written, in whatever pieces, is what is read, and nothing is left of it.
 import { existsSync, readFileSync } from 'node:fs'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { NamedList, Spool } from '../../../middleware/hooks/spool.ts'
 import { differential } from '../../support/differential.ts'
