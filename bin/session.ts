@@ -2,6 +2,7 @@
 import { once } from 'node:events'
 import { createError } from '../lib/errors.ts'
 import type { Koci } from '../lib/application.ts'
+import type { Driver } from '../lib/driver.ts'
 import { printable } from '../lib/text.ts'
 import type { Arguments } from './arguments.ts'
 import type { Chain, ChainWishes } from './chain/compose-chain.ts'
@@ -55,7 +56,7 @@ export class Session {
    * @throws {NotFoundError} ERR_KOCI_DRIVER_NOT_FOUND and whatever else is wrong with a chain
    */
   async application(wishes: ChainWishes = {}): Promise<Koci> {
-    return this.compose(await this.chain(wishes))
+    return this.compose(await this.chain(wishes, await this.#front()))
   }
 
   /** An application with this chain. */
@@ -74,15 +75,18 @@ export class Session {
     return app
   }
 
-  /** The chain of `application`, and who put each driver there. */
-  async chain(wishes: ChainWishes): Promise<Chain> {
+  /** The chain of `application`, and who put each driver there; without what only tells how far things are. */
+  async chain(wishes: ChainWishes, front: readonly Driver[] = []): Promise<Chain> {
     const { composeChain } = await import('./chain/compose-chain.ts')
+    return composeChain(front, wishes)
+  }
+
+  async #front(): Promise<Driver[]> {
     const { log } = await import('../middleware/log/index.ts')
     const { progress } = await import('../middleware/progress/index.ts')
     const write = (line: string): void => note(`${programName}: ${line}`)
-    const isShown = this.#progress && !this.json && process.stderr.isTTY
-    const front = this.says('info') ? [log({ write })] : isShown ? [progress()] : []
-    return composeChain(front, wishes)
+    if (this.says('info')) return [log({ write })]
+    return this.#progress && !this.json ? [progress()] : []
   }
 
   /**

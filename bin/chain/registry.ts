@@ -58,7 +58,7 @@ export const builtIns: Readonly<Record<string, BuiltIn>> = {
     load: async () => (await import('../../middleware/overlay/index.ts')).overlay,
   },
   progress: {
-    description: 'shows on a terminal how far layers are',
+    description: 'shows how far layers are',
     fromBundle: false,
     load: async () => (await import('../../middleware/progress/index.ts')).progress,
   },

@@ -1,14 +1,9 @@
-// progress(): one line on a terminal, drawn over itself at most ten times a second. It is never the cursor's place
-// that is hidden or moved to another line, so a program that dies leaves nothing to be mended but half a line.
-import { clearLine, cursorTo } from 'node:readline'
+// progress(): how far layers and repacks are, on a line of the terminal, or in a line now and then.
 import type { Context } from '../../lib/context.ts'
 import type { Driver } from '../../lib/driver.ts'
+import { PlainLines, StatusLine, type ProgressStream } from './status-line.ts'
 
-/** What the line is written to; standard error is one. */
-export interface ProgressStream extends NodeJS.WritableStream {
-  readonly isTTY?: boolean
-  readonly columns?: number
-}
+export type { ProgressStream } from './status-line.ts'
 
 /** Where progress is shown. */
 export interface ProgressOptions {
@@ -16,34 +11,39 @@ export interface ProgressOptions {
   readonly stream?: ProgressStream
   /** Draw even if the stream is no terminal. @default false */
   readonly force?: boolean
+  /** Seconds between lines where there is no terminal. @default 30 */
+  readonly interval?: number
 }
 
-const intervalMs = 100
-const barWidth = 24
+const barWidth = 16
+const windowMs = 3000
 
-/** Shows how far layers and repacks are, on a terminal; elsewhere it does nothing. */
+/** Shows how far layers and repacks are. */
 export function progress(options: ProgressOptions = {}): Driver {
-  const { stream = process.stderr, force = false } = options
-  const line = new StatusLine(stream)
-  const isShown = (): boolean => force || stream.isTTY === true
+  const { stream = process.stderr, force = false, interval = 30 } = options
+  const isDrawn = force || stream.isTTY === true
+  const line = isDrawn ? new StatusLine(stream) : new PlainLines(stream, interval)
   return {
     name: 'progress',
     recipe: false,
     options: {
       force: { type: 'boolean', description: 'draw even where there is no terminal' },
+      interval: {
+        type: 'number',
+        description: 'seconds between lines where there is no terminal; by default 30',
+      },
     },
-    explain: () => `${isShown() ? 'shows' : 'would show, on a terminal,'} how far layers are`,
+    explain: () => `shows how far layers are${isDrawn ? '' : `, every ${interval} seconds`}`,
 
     async unpack(ctx, next) {
-      if (!isShown()) return next()
       const seconds = stopwatch()
-      const done = await line.during(() => unpackText(ctx), next)
+      const rate = meter()
+      const done = await line.during(() => unpackText(ctx, rate), next)
       const { layers, entries } = countsOf(ctx)
       done(`unpacked ${plural(layers, 'layer')}, ${plural(entries, 'entry')} in ${seconds()}`)
     },
 
     async repack(ctx, next) {
-      if (!isShown()) return next()
       const seconds = stopwatch()
       const state: RepackState = { phase: 'preparing', changes: 0 }
       repacks.set(ctx.state, state)
@@ -79,71 +79,51 @@ function note(ctx: Context, now: Partial<RepackState>): void {
   Object.assign(repacks.get(ctx.state) ?? {}, now)
 }
 
-/** One line of a terminal, shared by the runs that are under way. */
-class StatusLine {
-  readonly #stream: ProgressStream
-  readonly #texts = new Set<() => string>()
-  #timer: NodeJS.Timeout | undefined
-
-  constructor(stream: ProgressStream) {
-    this.#stream = stream
-  }
-
-  /** Shows the text while something is done; clears the line whatever the outcome. Then a last text may stay. */
-  async during(
-    text: () => string,
-    action: () => Promise<void>,
-  ): Promise<(last: string) => void> {
-    this.#texts.add(text)
-    this.#timer ??= setInterval(() => this.#draw(), intervalMs).unref()
-    try {
-      await action()
-    } finally {
-      this.#texts.delete(text)
-      if (this.#texts.size === 0) {
-        clearInterval(this.#timer)
-        this.#timer = undefined
-      }
-      this.#clear()
-    }
-    return last => void this.#stream.write(`${last}\n`)
-  }
-
-  #draw(): void {
-    const text = Array.from(this.#texts, text => text()).join(' | ')
-    this.#clear()
-    // a full line would make some terminals go to the next one
-    this.#stream.write(text.slice(0, (this.#stream.columns ?? 80) - 1))
-  }
-
-  #clear(): void {
-    cursorTo(this.#stream, 0)
-    clearLine(this.#stream, 0)
-  }
-}
-
-function unpackText(ctx: Context): string {
-  const { layers, placed, bytes, read, entries } = countsOf(ctx)
+function unpackText(ctx: Context, rate: (bytes: number) => number): string {
+  const { layers, placed, active, bytes, read } = countsOf(ctx)
   const share = bytes === 0 ? (layers === placed ? 1 : 0) : read / bytes
   const filled = Math.floor(share * barWidth)
   const bar = `[${'#'.repeat(filled)}${'.'.repeat(barWidth - filled)}]`
   const percent = `${Math.floor(share * 100)}%`.padStart(4)
-  return `${bar}${percent}  ${placed}/${plural(layers, 'layer')}  ${plural(entries, 'entry')}`
+  const [unit, divisor] = unitOf(bytes)
+  const amount = `${(read / divisor).toFixed(1)}/${(bytes / divisor).toFixed(1)} ${unit}`
+  const speed = `${(rate(read) / 1e6).toFixed(1)} MB/s`
+  const parallel = active > 1 ? `, ${active} at once` : ''
+  return `${bar}${percent}  ${amount}  ${speed}  ${placed}/${plural(layers, 'layer')}${parallel}`
+}
+
+function unitOf(bytes: number): [unit: string, divisor: number] {
+  if (bytes < 1e6) return ['kB', 1e3]
+  return bytes < 1e9 ? ['MB', 1e6] : ['GB', 1e9]
+}
+
+/** Bytes in a second, over the last few seconds. */
+function meter(): (bytes: number) => number {
+  const seen: { at: number; bytes: number }[] = [{ at: performance.now(), bytes: 0 }]
+  return bytes => {
+    const at = performance.now()
+    seen.push({ at, bytes })
+    while (seen.length > 2 && at - (seen[1]?.at ?? at) > windowMs) seen.shift()
+    const [first = { at, bytes }] = seen
+    return at > first.at ? ((bytes - first.bytes) * 1000) / (at - first.at) : 0
+  }
 }
 
 function countsOf({ layers }: Context): {
   layers: number
   placed: number
+  active: number
   bytes: number
   read: number
   entries: number
 } {
-  const counts = { layers: layers.length, placed: 0, bytes: 0, read: 0, entries: 0 }
+  const counts = { layers: layers.length, placed: 0, active: 0, bytes: 0, read: 0, entries: 0 }
   for (const { placed, progress, size } of layers) {
     counts.bytes += size
     counts.read += placed ? size : Math.min(progress.read, size)
     counts.entries += placed?.report?.entries ?? progress.entries
     if (placed) counts.placed += 1
+    else if (progress.read > 0) counts.active += 1
   }
   return counts
 }

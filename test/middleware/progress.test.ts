@@ -71,9 +71,11 @@ await t.test('draws over one line, and leaves a summary', async t => {
   await app.unpack({ image, bundle, rootless })
   const most = (performance.now() - start) / 100 + 4
   const { lines } = stream
-  t.match(lines[1], /^\[\.{24}\] {2}0% {2}0\/2 layers {2}0 entries$/)
+  t.match(lines[1], /^\[\.{16}\] {2}0% {2}0\.0\/0\.\d kB {2}0\.0 MB\/s {2}0\/2 layers$/)
   t.ok(
-    lines.some(line => /^\[#{1,23}\.{1,23}\] {1,2}\d\d% {2}1\/2 layers {2}1 entry$/.test(line)),
+    lines.some(line =>
+      /^\[#{1,15}\.{1,15}\] {1,2}\d\d% {2}.* MB\/s {2}1\/2 layers$/.test(line),
+    ),
   )
   t.match(lines.at(-2), /^unpacked 2 layers, 3 entries in \d+\.\d s$/)
   t.equal(lines.at(-1), '')
@@ -92,17 +94,28 @@ await t.test('shows what a repack is at', async t => {
   t.match(stream.lines.at(-2), /^repacked 1 change in \d+\.\d s$/)
 })
 
-await t.test('does nothing where there is no terminal, unless it is forced to', async t => {
-  const stream = new Terminal(80, false)
-  const { app, image, images, bundle } = await run(t, { stream })
-  await app.unpack({ image, bundle, rootless })
-  await app.repack({ image: `${images}:b`, bundle })
-  t.equal(stream.written, '')
+await t.test(
+  'is silent where there is no terminal, unless it takes long, or is forced to draw',
+  async t => {
+    const stream = new Terminal(80, false)
+    const { app, image, images, bundle } = await run(t, { stream })
+    await app.unpack({ image, bundle, rootless })
+    await app.repack({ image: `${images}:b`, bundle })
+    t.equal(stream.written, '')
 
-  const forced = await run(t, { stream, force: true })
-  await forced.app.unpack({ ...forced, rootless })
-  t.match(stream.written, /unpacked 2 layers/)
-})
+    const plain = await run(t, { stream, interval: 0.05 }, slow)
+    await plain.app.unpack({ ...plain, rootless })
+    const lines = stream.written.split('\n')
+    t.match(lines[0], /^\[.{16}\] +\d+% {2}.* \d\/2 layers$/)
+    t.match(lines.at(-2), /^unpacked 2 layers, 3 entries/)
+    t.notMatch(stream.written, '\u001b')
+    stream.written = ''
+
+    const forced = await run(t, { stream, force: true })
+    await forced.app.unpack({ ...forced, rootless })
+    t.match(stream.written, /unpacked 2 layers/)
+  },
+)
 
 await t.test('never fills the last column', async t => {
   const stream = new Terminal(20)
@@ -142,7 +155,7 @@ await t.test('two runs at once share the line', async t => {
   const one = app.unpack({ image, bundle, rootless })
   const two = app.unpack({ image, bundle: `${bundle}-2`, rootless })
   await Promise.all([one, two])
-  t.ok(stream.lines.some(line => / entr\w+ \| \[/.test(line)))
+  t.ok(stream.lines.some(line => / layers? \| \[/.test(line)))
   t.equal(stream.lines.filter(line => line.startsWith('unpacked 2 layers')).length, 2)
 })
 
