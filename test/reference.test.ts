@@ -93,7 +93,10 @@ function ownFields(step: Step): string[] {
   const name = new RegExp(`^ {2}${step}: (\\w+)$`, 'm').exec(read('lib/driver.ts'))?.[1] ?? ''
   const [, type = ''] =
     new RegExp(`export type ${name} = (.*?)\n(?=\n|$)`, 's').exec(context) ?? []
-  return fieldsIn(type)
+  const picked = /Pick<\w+, ([^>]*)>/.exec(type)?.[1] ?? ''
+  return [...picked.matchAll(/\w+/g), ...fieldsIn(type).map(field => [field])].map(
+    ([field = '']) => field,
+  )
 }
 
 /** Names of fields in a piece of a type. */
