@@ -13,6 +13,8 @@ export interface Option {
   /** What help calls the value. */
   readonly value?: string
   readonly required?: boolean
+  /** Neither help nor completion shows it. */
+  readonly hidden?: boolean
   /** The only values there are. */
   readonly choices?: readonly string[]
 }

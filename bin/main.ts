@@ -80,7 +80,10 @@ async function runCommand(
   const interruption = listenForSignals()
   const session = new Session(parsed, interruption.signal)
   try {
-    await command.run(parsed, session)
+    const run = (): Promise<void> => command.run(parsed, session)
+    const file = parsed.text('cpu-profile')
+    if (file === undefined) await run()
+    else await (await import('./cpu-profile.ts')).profiled(file, run)
     return 0
   } catch (error) {
     report(error, {

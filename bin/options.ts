@@ -150,6 +150,12 @@ export const globalOptions: Options = {
     short: 'q',
     description: 'errors only: no warnings, no progress (-q)',
   },
+  'cpu-profile': {
+    type: 'text',
+    description: 'write a CPU profile of the main thread',
+    value: 'file',
+    hidden: true,
+  },
   strict: { type: 'switch', description: 'take warnings for errors' },
   'no-progress': { type: 'switch', description: 'no progress line on terminals' },
   json,

@@ -88,6 +88,7 @@ function asCalled(example: string): string {
 /** Puts options into help. Such a program is never parsed with, so the value can be a part of the name. */
 function describe(program: Argv, heading: string, options: Options): void {
   for (const entry of Object.entries(options)) {
+    if (entry[1].hidden) continue
     const flag = flagOf(entry).slice(2)
     program.option(flag, { description: entry[1].description }).group(flag, heading)
   }

@@ -10,7 +10,7 @@ import { globalOptions } from '../options.ts'
 export async function completeLine(line: string): Promise<string[]> {
   const words = line.trimStart().split(/\s+/).slice(1)
   const current = words.pop() ?? ''
-  const { options, names, previous } = await follow(words)
+  const { options, names, previous, argument } = await follow(words)
   if (previous) return (await valuesOf(...previous, current)).filter(startsWith(current))
   const equals = current.indexOf('=')
   if (current.startsWith('-') && equals > 0) {
@@ -22,7 +22,9 @@ export async function completeLine(line: string): Promise<string[]> {
       .map(value => `${current.slice(0, equals + 1)}${value}`)
       .filter(startsWith(current))
   }
-  const candidates = current.startsWith('-') ? Object.entries(options).map(flagOf) : names
+  if (argument?.endsWith('[:tag]') && !current.startsWith('-'))
+    return (await imagesOf(current)).filter(startsWith(current))
+  const candidates = current.startsWith('-') ? flagsOf(options) : names
   return candidates.filter(startsWith(current))
 }
 
@@ -32,12 +34,15 @@ interface Place {
   readonly names: readonly string[]
   /** The option whose value comes. */
   readonly previous: readonly [name: string, option: Option] | undefined
+  /** What the command calls the argument that comes. */
+  readonly argument: string | undefined
 }
 
 async function follow(words: readonly string[]): Promise<Place> {
   let group = program
   let options = globalOptions
   let isNamed = false
+  const positionals: string[] = []
   let previous: Place['previous']
   for (const word of words) {
     if (previous) previous = undefined
@@ -50,11 +55,21 @@ async function follow(words: readonly string[]): Promise<Place> {
       if (found && isGroup(found)) group = found
       else {
         isNamed = true
-        if (found) options = { ...globalOptions, ...(await found.load()).options }
+        if (!found) continue
+        const command = await found.load()
+        options = { ...globalOptions, ...command.options }
+        positionals.push(...command.positionals)
       }
-    }
+    } else positionals.shift()
   }
-  return { options, names: isNamed ? [] : [...commandNames(group), 'help'], previous }
+  const names = isNamed ? [] : [...commandNames(group), 'help']
+  return { options, names, previous, argument: positionals[0] }
+}
+
+function flagsOf(options: Options): string[] {
+  return Object.entries(options)
+    .filter(([, { hidden }]) => hidden !== true)
+    .map(flagOf)
 }
 
 function flagOf([name, { type }]: [string, Option]): string {
@@ -65,8 +80,13 @@ async function valuesOf(name: string, option: Option, typed: string): Promise<st
   if (option.choices) return option.choices.filter(choice => choice !== '')
   if (name === 'use') return Object.keys(builtIns)
   if (name === 'log') return ['debug', 'info', 'warn', 'error', 'fatal']
+  return name === 'image' ? imagesOf(typed) : []
+}
+
+/** Once a colon was typed. */
+async function imagesOf(typed: string): Promise<string[]> {
   const colon = typed.indexOf(':')
-  if (name !== 'image' || colon < 0) return []
+  if (colon < 0) return []
   return (await tagsOf(typed.slice(0, colon))).map(tag => `${typed.slice(0, colon)}:${tag}`)
 }
 

@@ -15,6 +15,7 @@ await makeImage(images, 'webby', { layers: [] })
 
 const cases: [line: string, words: string[]][] = [
   ['koci unp', ['unpack']],
+  ['koci fl', ['flatten']],
   ['koci r', ['repack', 'remove', 'rm', 'raw']],
   ['koci raw a', ['add-layer']],
   ['koci help unp', ['unpack']],
@@ -30,6 +31,11 @@ const cases: [line: string, words: string[]][] = [
   ['koci unpack --use c', ['cache']],
   [`koci unpack --image ${images}:we`, [`${images}:web`, `${images}:webby`]],
   [`koci unpack --image=${images}:webb`, [`--image=${images}:webby`]],
+  [`koci diff ${images}:webb`, [`${images}:webby`]],
+  [`koci diff --platform a/b ${images}:web ${images}:webb`, [`${images}:webby`]],
+  [`koci cp ${images}:webb`, [`${images}:webby`]],
+  ['koci copy --format l', ['layout']],
+  [`koci unpack ${images}:webb`, []],
   [`koci unpack --image ${images}`, []],
   ['koci unpack --image nowhere:', []],
   ['koci unpack b', []],

@@ -1,5 +1,5 @@
 // Some layers of an image only; what a command would do; what new layers say of themselves; silence.
-import { readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { makeImage } from '../support/image.ts'
@@ -141,6 +141,16 @@ await t.test('quiet: errors only', async t => {
     code: 1,
     stderr: /--quiet: means --log=error - give one of the two/,
   })
+})
+
+await t.test('a CPU profile, of what fails, too', async t => {
+  const { cwd, run } = await setUp(t)
+  const file = path.join(cwd, 'profile')
+  t.equal((await run('--cpu-profile', 'profile', 'ls', '--layout=images')).stdout, 'a\n')
+  t.match(JSON.parse(readFileSync(file, 'utf8')), { nodes: Array, samples: Array })
+  t.equal((await run('ls', '--layout=nope', '--cpu-profile=other')).code, 1)
+  t.ok(existsSync(path.join(cwd, 'other')))
+  t.notMatch((await run('ls', '--help')).stdout, 'cpu-profile')
 })
 
 await t.test('mistakes', async t => {
