@@ -3,9 +3,9 @@
 import { globSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { steps, type Step } from '../lib/driver.ts'
+import { steps, type Step } from '../../lib/driver.ts'
 
-const root = path.resolve(import.meta.dirname, '..')
+const root = path.resolve(import.meta.dirname, '../..')
 const document = read('docs/middleware.md')
 const context = read('lib/context.ts')
 
