@@ -124,6 +124,38 @@ const cases: [what: string, layers: TarMember[][], dependent: number, names?: st
     ['usr/x', 'lib/y', '-lib/x'],
   ],
   [
+    'a link that leads to itself, but not on top of those below',
+    [
+      [
+        dir('real/'),
+        dir('real/deep/'),
+        dir('real/s/'),
+        dir('real/s/l/'),
+        link('s', 'real/deep'),
+      ],
+      [link('s/l', '../s/l'), file('s/l/x')],
+    ],
+    1,
+    ['real/s/l/x'],
+  ],
+  [
+    'a hard link to what is deleted, but not on top of those below',
+    [
+      [
+        dir('real/'),
+        dir('real/deep/'),
+        dir('real/d/'),
+        file('real/d/x'),
+        dir('d/'),
+        file('d/x'),
+        link('s', 'real/deep'),
+      ],
+      [file('s/q'), file('d/y'), link('p', 's/../d'), gone('p/.wh.x'), hard('z', 'd/x')],
+    ],
+    1,
+    ['z', 'd/x', '-real/d/x'],
+  ],
+  [
     'storage-drivers 4.6.3: a hard link to a file of a lower layer',
     [[file('a/x')], [hard('y', 'a/x')]],
     1,
