@@ -1,4 +1,4 @@
-// Changes on standard output: lines for people, NUL-terminated bytes for programs, JSON.
+// Changes on standard output: lines for people, NUL-terminated bytes for programs, JSON. All of it in pieces.
 import type { Change } from '../lib/change.ts'
 import { printable } from '../lib/text.ts'
 import type { Arguments } from './arguments.ts'
@@ -21,12 +21,10 @@ export function readNull(args: Arguments, session: Session): boolean {
   return isRaw
 }
 
-const pieceLength = 1000
-
 /** Prints each change's kind, whatever `columns` has to say of it, and its path; the root is a dot. */
 export async function printChanges<T extends Change>(
   session: Session,
-  changes: readonly T[],
+  changes: Iterable<T>,
   isRaw: boolean,
   columns: (change: T) => string = () => '',
 ): Promise<void> {
@@ -38,15 +36,36 @@ export async function printChanges<T extends Change>(
       ? Buffer.concat([Buffer.from(start), path, Buffer.from('\0')])
       : Buffer.from(`${start}${printable(path)}\n`)
   }
-  for (let at = 0; at < changes.length; at += pieceLength)
-    await session.write(Buffer.concat(changes.slice(at, at + pieceLength).map(line)))
+  await session.writeAll(map(changes, line))
 }
 
-/** The same as JSON; `more` is what there is to say beside kind and path. */
-export function printChangesJson<T extends Change>(
+/** How they are printed as JSON. */
+export interface JsonOptions<T> {
+  /** What there is to say of each beside kind and path. */
+  readonly more?: (change: T) => object
+  /** What they are the `changes` of; without it they are an array. */
+  readonly object?: object
+}
+
+/** Prints changes as one line of JSON. */
+export async function printChangesJson<T extends Change>(
   session: Session,
-  changes: readonly T[],
-  more: (change: T) => object = () => ({}),
-): void {
-  session.printJson(changes.map(change => ({ ...changeToJson(change), ...more(change) })))
+  changes: Iterable<T>,
+  { more = () => ({}), object }: JsonOptions<T> = {},
+): Promise<void> {
+  // piece by piece: the list may be longer than memory
+  const whole = JSON.stringify(object === undefined ? [] : { ...object, changes: [] })
+  const end = whole.lastIndexOf(']')
+  let separator = whole.slice(0, end)
+  const toJson = (change: T): string => {
+    const text = separator + JSON.stringify({ ...changeToJson(change), ...more(change) })
+    separator = ','
+    return text
+  }
+  await session.writeAll(map(changes, toJson))
+  await session.writeAll([separator === ',' ? '' : separator, `${whole.slice(end)}\n`])
+}
+
+function* map<T, R>(items: Iterable<T>, make: (item: T) => R): Generator<R, void, undefined> {
+  for (const item of items) yield make(item)
 }

@@ -9,6 +9,8 @@ import type { Chain, ChainWishes } from './chain/compose-chain.ts'
 import { programName } from './program-name.ts'
 import { usageError } from './usage-error.ts'
 
+/** How many pieces are written at once. */
+const heldPieces = 1000
 const levels = ['debug', 'info', 'warn', 'error', 'fatal'] as const
 
 /** How much is said on standard error. */
@@ -44,6 +46,18 @@ export class Session {
   async write(bytes: Uint8Array): Promise<void> {
     if (!process.stdout.write(bytes))
       await once(process.stdout, 'drain', { signal: this.signal })
+  }
+
+  /** Prints pieces of text or bytes, many at a time; waits for whoever reads them. */
+  async writeAll(pieces: Iterable<string | Uint8Array>): Promise<void> {
+    let held: Uint8Array[] = []
+    for (const piece of pieces) {
+      held.push(typeof piece === 'string' ? Buffer.from(piece) : piece)
+      if (held.length < heldPieces) continue
+      await this.write(Buffer.concat(held))
+      held = []
+    }
+    await this.write(Buffer.concat(held))
   }
 
   /** Prints a value as one line of JSON. */

@@ -29,12 +29,3 @@ export function change(
 ): Change {
   return { kind, rawPath, path: toText(rawPath), ...(aliasOf && { aliasOf }) }
 }
-
-/** The changes without aliases of what isn't among them (any more). */
-export function dropIdleAliases(changes: readonly Change[]): Change[] {
-  if (changes.every(({ aliasOf }) => aliasOf === undefined)) return [...changes]
-  const packed = new Set(changes.map(({ rawPath }) => rawPath.toString('latin1')))
-  return changes.filter(
-    ({ aliasOf }) => aliasOf?.some(path => packed.has(path.toString('latin1'))) ?? true,
-  )
-}

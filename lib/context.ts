@@ -5,6 +5,7 @@ import type { Koci } from './application.ts'
 import type { Bundle } from './bundle/bundle.ts'
 import type { RuntimeConfig } from './bundle/runtime-config.ts'
 import type { Change } from './change.ts'
+import type { ChangeList } from './change-list.ts'
 import type { Warning } from './events.ts'
 import type { Extraction } from './layer/extraction.ts'
 import type { FileHashes } from './layer/file-hashes.ts'
@@ -126,7 +127,7 @@ export type DeltaContext = Context &
 
 /** `pack`: the changes, sorted bytewise, become entries in the order in which they are written. */
 export type PackContext = Context & {
-  readonly changes: readonly Change[]
+  readonly changes: ChangeList
   /** Gets the hash of every file that is packed, as it is read. */
   readonly hashes: FileHashes
   /** Consumed once, after the onion; wrap it rather than reading it. Undefined until the end of the chain made it. */
@@ -137,7 +138,7 @@ export type PackContext = Context & {
 export type RefreshContext = Context & {
   readonly committed: ResolvedImage
   readonly newLayers: readonly Layer[]
-  readonly packed: readonly Change[]
+  readonly packed: ChangeList
   /** Of the files as they were packed: what doesn't fit has changed since. */
   readonly packedHashes: FileHashes
 }

@@ -1,10 +1,10 @@
-// What changed in a bundle, from whoever in the chain can list it to the list that is packed: a list that may hold too much
-// is compared with the record, masks are applied, each path is in it once, and it is sorted.
+// What changed in a bundle, from whoever in the chain can list it to the list that is packed: it is drained and sorted, on
+// disk if it is long; one that may hold too much is compared with the record; masks are applied.
 import { findRecord } from './bundle/find-record.ts'
 import { assertMounted } from './bundle/mounted.ts'
 import { dropMasked, masksOf, type MaskOptions } from './bundle/mask.ts'
 import { takeAsListed, verifyListed } from './bundle/verify-listed.ts'
-import type { Change } from './change.ts'
+import { ChangeList } from './change-list.ts'
 import { compose, type Member } from './compose.ts'
 import type { Context, DeltaContext } from './context.ts'
 import { membersOf } from './driver.ts'
@@ -30,7 +30,7 @@ export interface ListOptions extends MaskOptions {
 export async function listChanges(
   run: Run,
   context: Context & { readonly options: ListOptions },
-): Promise<readonly Change[]> {
+): Promise<ChangeList> {
   const { verifyContent = false, fallback = false, dryRun = false } = context.options
   const own: DeltaContext = context.with({
     changes: undefined,
@@ -42,14 +42,14 @@ export async function listChanges(
     ? listWithFallback(run, own)
     : run.app.step('delta', run, own, noLister(run, own)))
   if (!own.changes) return noLister(run, own)()
-  const listed = await Array.fromAsync(own.changes)
+  const { signal, rootfs: subject } = context
+  const listed = await ChangeList.from(own.changes, { signal, subject })
   const changes = own.quality === 'superset' ? await verify(own, listed) : listed
-  // of listers that meet on a path the last one counts: a layer has each name once
-  const unique = new Map(changes.map(each => [each.rawPath.toString('latin1'), each]))
-  const masks = masksOf(context.imageConfig, context.options)
-  return dropMasked([...unique.values()], masks).sort((a, b) =>
-    Buffer.compare(a.rawPath, b.rawPath),
-  )
+  const kept = dropMasked(changes, masksOf(context.imageConfig, context.options))
+  // not what a lister may still look at
+  for (const each of [listed, changes])
+    if (each !== kept && each !== own.changes) each[Symbol.dispose]()
+  return kept
 }
 
 function noLister({ app }: Run, { bundle }: Context, cause?: () => unknown): () => never {
@@ -59,7 +59,7 @@ function noLister({ app }: Run, { bundle }: Context, cause?: () => unknown): () 
   }
 }
 
-async function verify(context: DeltaContext, listed: readonly Change[]): Promise<Change[]> {
+async function verify(context: DeltaContext, listed: ChangeList): Promise<ChangeList> {
   assertMounted(context)
   const { rootfs: subject, verifyContent, signal } = context
   const record = await findRecord(context)
@@ -69,7 +69,9 @@ async function verify(context: DeltaContext, listed: readonly Change[]): Promise
     )
   const message = 'there is no record to compare the list of changes with; it is taken as it is'
   context.warn({ code: 'DELTA_UNVERIFIED', message })
-  return withTree(subject, root => takeAsListed(root, listed))
+  return withTree(subject, root =>
+    ChangeList.from(takeAsListed(root, listed), { signal, subject }),
+  )
 }
 
 /** The step, but that a lister which fails, before or while its list is read, is as if it weren't there. */
@@ -86,7 +88,10 @@ async function listWithFallback(run: Run, context: DeltaContext): Promise<void> 
             return next()
           })
           // it can fail while it is read, too
-          if (!isDecorator && own.changes) own.changes = await Array.fromAsync(own.changes)
+          if (!isDecorator && own.changes) {
+            const { signal, rootfs: subject } = own
+            own.changes = await ChangeList.from(own.changes, { signal, subject })
+          }
           return
         } catch (error) {
           if (isDecorator || run.signal.aborted) throw error

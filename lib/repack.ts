@@ -2,7 +2,7 @@
 // the bundle can still fail, which leaves the image, and the bundle on its old base.
 import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
-import type { Change } from './change.ts'
+import { ChangeList } from './change-list.ts'
 import { Context, type PackContext, type RepackContext } from './context.ts'
 import { createError } from './errors.ts'
 import { FileHashes } from './layer/file-hashes.ts'
@@ -39,7 +39,7 @@ export interface RepackOptions extends ListOptions {
 export interface RepackResult {
   readonly image: ResolvedImage
   /** What the new layer holds, sorted bytewise; nothing changed and no layer was made if it is empty. */
-  readonly changes: readonly Change[]
+  readonly changes: ChangeList
 }
 
 /** @see {@link Koci.repack} */
@@ -60,7 +60,7 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     })
     app.tell('repack:start', { run: run.id, bundle: bundle.path })
 
-    let changes: readonly Change[] = []
+    let changes = new ChangeList([])
     const hashes = new FileHashes()
     const pack = async (): Promise<void> => {
       // a lister needs to know where they are
@@ -97,7 +97,7 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
 async function packLayer(
   run: Run,
   context: RepackContext,
-  changes: readonly Change[],
+  changes: ChangeList,
   hashes: FileHashes,
 ): Promise<NewLayer> {
   const own: PackContext = context.with({ changes, hashes, entries: undefined })

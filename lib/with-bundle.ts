@@ -1,7 +1,7 @@
 // What is done with a bundle that is there, apart from repacking it: it is mounted and unmounted, and asked what changed.
 import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
-import type { Change } from './change.ts'
+import type { ChangeList } from './change-list.ts'
 import { Context } from './context.ts'
 import { createError } from './errors.ts'
 import { openBase } from './layout/open-image.ts'
@@ -53,7 +53,7 @@ export function unmountBundle(app: Koci, options: BundleOptions): Promise<void> 
 export function listDelta(
   app: Koci,
   options: BundleOptions & ListOptions,
-): Promise<readonly Change[]> {
+): Promise<ChangeList> {
   return withBundle(app, options, async (run, context) => {
     if (context.extraction.layering === 'stacked') await placeLayers(run, context)
     return listChanges(run, context.with({ options }))

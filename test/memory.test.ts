@@ -1,12 +1,24 @@
 // Memory is bounded whatever the input: the peak of whole processes, as the kernel counts it.
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, statfsSync } from 'node:fs'
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+} from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { childEnvironment, plainly } from './bin/run-koci.ts'
 import { alike, makeBigImage, zeros, type TarPieces } from './support/big-image.ts'
+import { hookPlace, hookTable } from './support/hooks.ts'
+import { makeImage } from './support/image.ts'
 import { tarBytes } from './support/tar-builder.ts'
+
+t.setTimeout(600_000)
 
 const top = path.resolve(import.meta.dirname, '..')
 const preload = path.join(import.meta.dirname, 'support/tell-peak.js')
@@ -22,10 +34,13 @@ spawnSync(...plainly(tsc, ['-p', path.join(top, 'tsconfig.build.json'), '--outDi
 })
 
 /** Runs koci; its exit code, what it said, and its peak of resident memory in MB. */
-async function run(args: readonly string[]) {
-  const node = ['--import', preload, path.join(dist, 'bin/koci.js'), ...args]
-  const koci = spawn(...plainly(process.execPath, node), {
-    stdio: ['ignore', 'ignore', 'pipe'],
+function run(args: readonly string[]) {
+  return runNode([path.join(dist, 'bin/koci.js'), ...args])
+}
+
+async function runNode(args: readonly string[], output: 'ignore' | number = 'ignore') {
+  const koci = spawn(...plainly(process.execPath, ['--import', preload, ...args]), {
+    stdio: ['ignore', output, 'pipe'],
     env: childEnvironment(),
     timeout: 240_000,
   })
@@ -135,5 +150,58 @@ await t.test(
     t.equal(repacking.code, 0, repacking.text)
     t.ok(repacking.peak <= 350, `repack: ${repacking.peak} MB`)
     t.comment(`a million: unpack ${unpacking.peak} MB, repack ${repacking.peak} MB`)
+  },
+)
+
+/** A layout with a tag, of one file, and a place for a bundle. */
+async function smallImage(t: { testdir(): string }) {
+  const base = t.testdir()
+  const layers = [[{ name: 'there', body: 'there' }]]
+  const image = await makeImage(path.join(base, 'images'), 'a', { layers })
+  return { base, image, bundle: path.join(base, 'bundle') }
+}
+
+await t.test(
+  'two million changes that a lister in code lists take at most 250 MB',
+  { timeout: 240_000 },
+  async t => {
+    const { image, bundle } = await smallImage(t)
+    const script = path.join(import.meta.dirname, 'support/many-changes.js')
+    const { code, text, peak } = await runNode([
+      script,
+      path.join(dist, 'middleware/index.js'),
+      image,
+      bundle,
+    ])
+    t.equal(code, 0, text)
+    t.ok(peak <= 250, `${peak} MB`)
+    t.comment(`in code: ${peak} MB`)
+  },
+)
+
+await t.test(
+  'two million paths that a hook lists take at most 250 MB',
+  { timeout: 240_000 },
+  async t => {
+    const { image, bundle } = await smallImage(t)
+    const place = hookPlace(t)
+    const script = place.script('list', `seq 2000000 | sed 's/$/ file/' | tr '\\n' '\\0'`)
+    const hooks = place.file(hookTable('repack.ociv1.layer.delta-list', script))
+    const unpacking = await run(['unpack', ...rootless, '--image', image, bundle])
+    t.equal(unpacking.code, 0, unpacking.text)
+    // without a record all of them are taken as listed
+    for (const name of readdirSync(bundle))
+      if (/\.(mtree|stat)$/.test(name)) rmSync(path.join(bundle, name))
+    const output = path.join(place.base, 'output')
+    const fd = openSync(output, 'w')
+    const delta = [path.join(dist, 'bin/koci.js'), 'delta', '--hooks', hooks, '-0', bundle]
+    const { code, text, peak } = await runNode(delta, fd)
+    closeSync(fd)
+    t.equal(code, 0, text)
+    const lines = readFileSync(output, 'latin1').split('\0')
+    t.equal(lines.length, 2_000_001)
+    t.same(lines.slice(0, 2), ['D 1 file', 'D 10 file'])
+    t.ok(peak <= 250, `${peak} MB`)
+    t.comment(`by a hook: ${peak} MB`)
   },
 )

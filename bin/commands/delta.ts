@@ -29,7 +29,7 @@ export const delta: Command = {
       ...readListing(args),
       signal: session.signal,
     })
-    if (session.json) printChangesJson(session, changes)
+    if (session.json) await printChangesJson(session, changes)
     else await printChanges(session, changes, isRaw)
   },
 }

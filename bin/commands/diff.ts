@@ -38,7 +38,7 @@ export const diff: Command = {
       ignoreTimes: args.has('ignore-times'),
       signal: session.signal,
     })
-    if (session.json) printChangesJson(session, found, sizesToJson)
+    if (session.json) await printChangesJson(session, found, { more: sizesToJson })
     else await printChanges(session, found, isRaw, isRaw ? sizes : alignedSizes)
   },
 }

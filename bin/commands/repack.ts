@@ -1,7 +1,5 @@
 // koci repack: what changed in a bundle becomes a layer of a new image.
-import type { RepackResult } from '../../lib/repack.ts'
-import { changeToJson } from '../change-json.ts'
-import { printChanges } from '../change-lines.ts'
+import { printChanges, printChangesJson } from '../change-lines.ts'
 import type { Command } from '../command.ts'
 import { historyOptions, readHistory } from '../history-options.ts'
 import { madeImage } from '../made-image.ts'
@@ -50,7 +48,7 @@ export const repack: Command = {
       const { listDelta } = await import('../../lib/with-bundle.ts')
       const options = { bundle, layout: image.path, ...readListing(args), dryRun: true }
       const changes = await listDelta(app, { ...options, signal: session.signal })
-      if (session.json) session.printJson({ changes: changes.map(changeToJson) })
+      if (session.json) await printChangesJson(session, changes, { object: {} })
       else await printChanges(session, changes, false)
       return
     }
@@ -64,13 +62,7 @@ export const repack: Command = {
       history,
       signal: session.signal,
     })
-    if (session.json) session.printJson(toJson(result))
+    if (!session.json) return
+    await printChangesJson(session, result.changes, { object: madeImage(result.image) })
   },
-}
-
-function toJson({ image, changes }: RepackResult): unknown {
-  return {
-    ...madeImage(image),
-    changes: changes.map(changeToJson),
-  }
 }

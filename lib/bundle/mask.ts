@@ -1,5 +1,5 @@
 // Paths whose changes are not packed: those the user names, and the image's volumes. As umoci does it.
-import { dropIdleAliases, type Change } from '../change.ts'
+import type { ChangeList } from '../change-list.ts'
 import type { ImageConfig } from '../oci/image-config.ts'
 
 /** What not to pack. */
@@ -18,14 +18,31 @@ export function masksOf(imageConfig: ImageConfig, options: MaskOptions = {}): Bu
 }
 
 /** The changes that are neither at nor beneath a mask, nor aliases of such. The root can't be masked. */
-export function dropMasked(changes: readonly Change[], masks: readonly Uint8Array[]): Change[] {
+export function dropMasked(changes: ChangeList, masks: readonly Uint8Array[]): ChangeList {
   // latin1 keeps every byte, and makes keys of them
   const masked = new Set(
     masks.map(mask => Buffer.from(mask).toString('latin1')).filter(key => key !== ''),
   )
   if (masked.size === 0) return dropIdleAliases(changes)
-  return dropIdleAliases(
-    changes.filter(({ rawPath }) => !isMasked(rawPath.toString('latin1'), masked)),
+  const kept = changes.filter(({ rawPath }) => !isMasked(rawPath.toString('latin1'), masked))
+  const whole = dropIdleAliases(kept)
+  if (whole !== kept) kept[Symbol.dispose]()
+  return whole
+}
+
+/** The changes without aliases of what isn't among them (any more). */
+function dropIdleAliases(changes: ChangeList): ChangeList {
+  if (!changes.hasAliases) return changes
+  const wanted = new Set<string>()
+  for (const { aliasOf } of changes)
+    for (const path of aliasOf ?? []) wanted.add(path.toString('latin1'))
+  const packed = new Set<string>()
+  for (const { rawPath } of changes) {
+    const key = rawPath.toString('latin1')
+    if (wanted.has(key)) packed.add(key)
+  }
+  return changes.filter(
+    ({ aliasOf }) => aliasOf?.some(path => packed.has(path.toString('latin1'))) ?? true,
   )
 }
 

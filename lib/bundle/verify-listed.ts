@@ -1,6 +1,7 @@
 // A list of changes that may hold too much, made exact: each path is compared with the record. Only what is listed is
 // looked at, so that it costs what the list costs, not what the tree does.
 import { change, type Change } from '../change.ts'
+import { ChangeSorter, type ChangeList } from '../change-list.ts'
 import { createError, isError, wrapError } from '../errors.ts'
 import { readXattrs, XattrReader } from '../fs/entry-xattrs.ts'
 import { cstring, S_IFDIR, S_IFMT, S_IFREG, type CString, type Stat } from '../fs/libc.ts'
@@ -31,37 +32,38 @@ import {
 export async function verifyListed(
   root: Rooted,
   record: TreeRecord,
-  listed: readonly Change[],
+  listed: Iterable<Change>,
   options: CompareOptions = {},
-): Promise<Change[]> {
+): Promise<ChangeList> {
   const { subject = 'rootfs' } = options
   try {
-    return await new Verification(root, record, options, subject).run(listed)
+    using verification = new Verification(root, record, options, subject)
+    return await verification.run(listed)
   } catch (error) {
     throw wrapError(error, subject)
   }
 }
 
 /**
- * The list as it is, for want of a record; but that what isn't there any more is deleted, and nothing is listed beneath
- * it.
+ * The list as it is, for want of a record; but that what isn't there any more is deleted: the topmost directory that is gone
+ * with it.
  */
-export function takeAsListed(root: Rooted, listed: readonly Change[]): Change[] {
-  const changes: Change[] = []
-  const gone = new Set<string>()
-  for (const each of sorted(listed)) {
+export function* takeAsListed(
+  root: Rooted,
+  listed: Iterable<Change>,
+): Generator<Change, void, undefined> {
+  for (const each of listed) {
     const { kind, rawPath } = each
-    if (isBeneath(rawPath, gone)) continue
-    const isThere = rawPath.length === 0 || statOf(root, rawPath) !== undefined
-    if (!isThere) gone.add(rawPath.toString('latin1'))
-    changes.push(isThere && kind !== 'D' ? each : change(isThere ? 'M' : 'D', rawPath))
+    const { end, stat } =
+      rawPath.length === 0 ? { end: 0, stat: statRoot(root) } : follow(root, rawPath)
+    const isAsListed = end === rawPath.length && stat !== undefined && kind !== 'D'
+    yield isAsListed ? each : change(stat ? 'M' : 'D', rawPath.subarray(0, end))
   }
-  return changes
 }
 
 const slash = 0x2f
 
-class Verification {
+class Verification implements Disposable {
   readonly #root: Rooted
   readonly #record: TreeRecord
   readonly #entries: EntryComparison
@@ -70,10 +72,9 @@ class Verification {
   readonly #hasher: FileHasher
   readonly #xattrs = new XattrReader()
   readonly #rows: RowFinder
-  /** By path as latin1. */
-  readonly #changes = new Map<string, Change>()
-  /** Names of files with several that changed, by inode. */
-  readonly #linked = new Map<bigint, Buffer[]>()
+  readonly #changes = new ChangeSorter()
+  /** Names of files with several that changed, by inode and path as latin1. */
+  readonly #linked = new Map<bigint, Map<string, Buffer>>()
 
   constructor(root: Rooted, record: TreeRecord, options: CompareOptions, subject: string) {
     this.#root = root
@@ -85,40 +86,35 @@ class Verification {
     this.#hasher = new FileHasher(this.#turns)
   }
 
-  async run(listed: readonly Change[]): Promise<Change[]> {
+  async run(listed: Iterable<Change>): Promise<ChangeList> {
     this.#turns.check()
-    let last: Buffer | undefined
-    for (const { rawPath } of sorted(this.#withHidden(listed))) {
-      if (last?.equals(rawPath)) continue
-      last = rawPath
+    for (const { rawPath, opaque } of listed) {
       await this.#visit(rawPath)
-      if (this.#turns.isDue()) await this.#turns.take()
+      const row = opaque ? this.#rows.find(rawPath) : -1
+      // everything recorded beneath it counts as listed
+      for (const path of row === -1 ? [] : this.#beneath(row, rawPath)) await this.#visit(path)
     }
     this.#addAliases()
-    return sorted([...this.#changes.values()])
+    return this.#changes.finish()
   }
 
-  /** The list, with everything recorded beneath opaque directories. */
-  #withHidden(listed: readonly Change[]): readonly Change[] {
-    const hidden = listed.flatMap(({ rawPath, opaque }) => {
-      const row = opaque ? this.#rows.find(rawPath) : -1
-      return row === -1 ? [] : [...this.#beneath(row, rawPath)]
-    })
-    return hidden.length === 0 ? listed : [...listed, ...hidden]
+  [Symbol.dispose](): void {
+    this.#changes[Symbol.dispose]()
   }
 
-  *#beneath(parent: number, path: Buffer): Generator<Change> {
+  *#beneath(parent: number, path: Buffer): Generator<Buffer> {
     const { end } = this.#record.columns
     const last = end[parent] as number
     for (let row = parent + 1; row < last; row = end[row] as number) {
       const rawPath = join(path, this.#record.name(row))
-      yield change('M', rawPath)
+      yield rawPath
       yield* this.#beneath(row, rawPath)
     }
   }
 
   /** Goes down a path as far as it is there, and compares what it ends at. */
   async #visit(rawPath: Buffer): Promise<void> {
+    if (this.#turns.isDue()) await this.#turns.take()
     let { root: node } = this.#root
     let row = 0
     if (rawPath.length === 0) return this.#compareDirectory(node, rawPath, row)
@@ -186,17 +182,16 @@ class Verification {
   }
 
   #add(kind: Change['kind'], path: Buffer): void {
-    this.#changes.set(path.toString('latin1'), change(kind, path))
+    this.#changes.add(change(kind, path))
   }
 
   #addFile(kind: 'A' | 'M', path: Buffer, { ino, nlink }: Stat): void {
-    // met before, on the way to what was listed beneath it
-    if (this.#changes.has(path.toString('latin1'))) return
     this.#add(kind, path)
     if (nlink < 2) return
-    const names = this.#linked.get(ino)
-    if (names) names.push(path)
-    else this.#linked.set(ino, [path])
+    let names = this.#linked.get(ino)
+    if (!names) this.#linked.set(ino, (names = new Map<string, Buffer>()))
+    // it can be met again, on the way to what was listed beneath it
+    names.set(path.toString('latin1'), path)
   }
 
   /** A layer can say that names are one file only of names that are in it. */
@@ -205,9 +200,9 @@ class Verification {
     if (this.#linked.size === 0 || !ino.some(each => this.#linked.has(each))) return
     for (const { rawPath, ino } of this.#record.entries()) {
       const names = ino === undefined ? undefined : this.#linked.get(ino)
-      if (!names || this.#changes.has(rawPath.toString('latin1'))) continue
+      if (!names || names.has(rawPath.toString('latin1'))) continue
       if (statOf(this.#root, rawPath)?.ino !== ino) continue
-      this.#changes.set(rawPath.toString('latin1'), change('M', rawPath, names))
+      this.#changes.add(change('M', rawPath, [...names.values()]))
     }
   }
 }
@@ -254,14 +249,19 @@ class RowFinder {
 
 /** What a path is, links not followed; undefined if it isn't there. */
 function statOf(root: Rooted, rawPath: Buffer): Stat | undefined {
+  const { end, stat } = follow(root, rawPath)
+  return end === rawPath.length ? stat : undefined
+}
+
+/** Goes down a path, links not followed, up to what isn't a directory or isn't there: where its name ends, and what it is. */
+function follow(root: Rooted, rawPath: Buffer): { end: number; stat: Stat | undefined } {
   let { root: node } = root
   for (let from = 0; ;) {
     const next = rawPath.indexOf(slash, from)
     const end = next === -1 ? rawPath.length : next
     const name = plainName(rawPath, from, end)
-    if (end === rawPath.length) return statEntry(root.fdOf(node), name)
-    const child = openListed(root, node, name)
-    if (!child) return undefined
+    const child = end === rawPath.length ? undefined : openListed(root, node, name)
+    if (!child) return { end, stat: statEntry(root.fdOf(node), name) }
     node = child
     from = end + 1
   }
@@ -273,18 +273,6 @@ function plainName(rawPath: Buffer, from: number, end: number): CString {
   if (text === '' || text === '.' || text === '..' || text.includes('\0'))
     throw createError('PATH_ESCAPE', { subject: rawPath, reason: 'not a plain path' })
   return cstring(name)
-}
-
-function sorted(changes: readonly Change[]): Change[] {
-  return changes.toSorted((one, other) => Buffer.compare(one.rawPath, other.rawPath))
-}
-
-function isBeneath(rawPath: Buffer, directories: ReadonlySet<string>): boolean {
-  if (directories.size === 0) return false
-  const path = rawPath.toString('latin1')
-  for (let end = path.lastIndexOf('/'); end > 0; end = path.lastIndexOf('/', end - 1))
-    if (directories.has(path.slice(0, end))) return true
-  return false
 }
 
 function join(parent: Buffer, name: Buffer): Buffer {

@@ -314,7 +314,7 @@ async function fixedPoint(place: Place): Promise<void> {
   assert.deepEqual(place.describe(again), wanted, 'extracted by the driver')
   assert.deepEqual(await changesOf(place.app(), again), [])
   const { changes } = await place.app().repack({ image: `${place.layout}:same`, bundle: again })
-  assert.deepEqual(changes, [], 'packed once more, there is nothing to pack')
+  assert.deepEqual([...changes], [], 'packed once more, there is nothing to pack')
 }
 
 async function refreshed(place: Place): Promise<void> {

@@ -14,7 +14,8 @@ import {
   Turns,
 } from '../../lib/bundle/scan.ts'
 import { verifyListed } from '../../lib/bundle/verify-listed.ts'
-import { change, type Change } from '../../lib/change.ts'
+import { change } from '../../lib/change.ts'
+import type { ChangeList } from '../../lib/change-list.ts'
 import { inodePaths } from '../../lib/fs/btrfs.ts'
 import { readXattrs, XattrReader } from '../../lib/fs/entry-xattrs.ts'
 import {
@@ -45,7 +46,7 @@ export async function comparePlaces(
   { older, newer }: SnapshotPair,
   places: Places,
   signal: AbortSignal,
-): Promise<Change[] | undefined> {
+): Promise<ChangeList | undefined> {
   return withTree(older, from =>
     withTree(newer, async to => {
       const names: Names = new Map()

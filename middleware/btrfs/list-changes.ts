@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync, readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
-import type { Change } from '../../lib/change.ts'
+import type { ChangeList } from '../../lib/change-list.ts'
 import { isError, wrapError } from '../../lib/errors.ts'
 import { sendChanges } from '../../lib/fs/btrfs.ts'
 import { comparePlaces, type SnapshotPair } from './compare-places.ts'
@@ -10,7 +10,7 @@ import { replay, type Places } from './replay.ts'
 import { readSendStream } from './send-stream.ts'
 
 /** Changes, or why they can't be told this way. */
-export type Answer = { readonly changes: Change[] } | { readonly obstacle: string }
+export type Answer = { readonly changes: ChangeList } | { readonly obstacle: string }
 
 /**
  * Lists changes as `compareTree` would. `scratch` is a directory for a file that has no name any more by the time it is

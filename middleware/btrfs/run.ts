@@ -2,7 +2,7 @@
 // chain that it extracts on top; a repack has the new layer extracted on top of the bundle's base.
 import { lstatSync } from 'node:fs'
 import { resetTreeRoot } from '../../lib/bundle/rootfs.ts'
-import type { Change } from '../../lib/change.ts'
+import type { ChangeList } from '../../lib/change-list.ts'
 import type { Context, DeltaContext, LayerContext, RefreshContext } from '../../lib/context.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
 import {
@@ -147,7 +147,7 @@ export class RepackRun {
   readonly #store: Store
   readonly state: State
   /** The rootfs as it was when changes were listed, and the list. */
-  #listed: { readonly snapshot: string; readonly changes: readonly Change[] } | undefined
+  #listed: { readonly snapshot: string; readonly changes: ChangeList } | undefined
   /** The old base with the new layer on top. */
   #produced: string | undefined
   #reports: readonly LayerReport[] | null = null
@@ -234,12 +234,15 @@ export class RepackRun {
 
   /** Whether each change that was listed was packed as it was then, and none was left out by masks or filters. */
   #isAllPacked({ packed, packedHashes }: RefreshContext): boolean {
-    const { changes = [], snapshot = '' } = this.#listed ?? {}
+    if (!this.#listed) return packed.length === 0
+    const { changes, snapshot } = this.#listed
     if (changes.length !== packed.length) return false
-    const listed = new Map(changes.map(each => [each.rawPath.toString('latin1'), each.kind]))
     const root = Buffer.from(`${this.#store.snapshot(snapshot)}/`)
-    return packed.every(({ kind, rawPath }) => {
-      if (listed.get(rawPath.toString('latin1')) !== kind) return false
+    const listed = changes[Symbol.iterator]()
+    // both are sorted
+    return Iterator.from(packed).every(({ kind, rawPath }) => {
+      const { value: each } = listed.next()
+      if (each?.kind !== kind || !each.rawPath.equals(rawPath)) return false
       if (kind === 'D') return true
       // a path in a snapshot that nobody else can change, nor reach
       const stat = lstatSync(Buffer.concat([root, rawPath]), { bigint: true })

@@ -91,9 +91,10 @@ function changeAt(tree: Rooted, rawPath: Buffer): Change {
   for (let start = 0; start < rawPath.length;) {
     const next = rawPath.indexOf(slash, start)
     const end = next < 0 ? rawPath.length : next
-    const found = look(tree, node, rawPath.subarray(start, end))
+    const name = rawPath.subarray(start, end)
+    if (end === rawPath.length) return change(isThere(tree, node, name) ? 'M' : 'D', rawPath)
+    const found = look(tree, node, name)
     if (found === undefined) return change('D', rawPath.subarray(0, end))
-    if (end === rawPath.length) break
     // what was beneath it is gone with the directory that was here
     if (typeof found === 'string') return change('M', rawPath.subarray(0, end))
     node = found
@@ -106,11 +107,15 @@ function changeAt(tree: Rooted, rawPath: Buffer): Change {
 function look(tree: Rooted, node: DirNode, name: Buffer): DirNode | 'other' | undefined {
   const at = cstring(name)
   const child = tree.child(node, at, name.toString('latin1'))
-  if (child) return child
+  return child ?? (isThere(tree, node, name) ? 'other' : undefined)
+}
+
+function isThere(tree: Rooted, node: DirNode, name: Buffer): boolean {
+  const at = cstring(name)
   const stat = tryStat(tree.fdOf(node), at)
-  if (stat === -errno.ENOENT) return undefined
+  if (stat === -errno.ENOENT) return false
   if (typeof stat === 'number') throw new SystemCallError(stat, 'statx', at)
-  return 'other'
+  return true
 }
 
 /** What stacked layers show; of merged ones nobody can tell. */

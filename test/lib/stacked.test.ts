@@ -72,7 +72,7 @@ await t.test(
     t.same(seen, ['unmount'])
     await mountBundle(app, { bundle })
     t.equal(seen.at(-1), 'mount')
-    t.same(await listDelta(app, { bundle }), [])
+    t.same([...(await listDelta(app, { bundle }))], [])
     await t.rejects(listDelta(new Koci(), { bundle }), { code: 'ERR_KOCI_CHAIN_MISMATCH' })
   },
 )

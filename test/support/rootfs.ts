@@ -92,6 +92,6 @@ function isBelowGone(
 }
 
 /** Changes in the same form. */
-export function asLines(changes: readonly Change[]): string[] {
-  return changes.map(({ kind, rawPath }) => `${kind} ${rawPath.toString('latin1')}`)
+export function asLines(changes: Iterable<Change>): string[] {
+  return Array.from(changes, ({ kind, rawPath }) => `${kind} ${rawPath.toString('latin1')}`)
 }

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { dropMasked, masksOf } from '../../../lib/bundle/mask.ts'
+import { ChangeList } from '../../../lib/change-list.ts'
 import { change } from '../../../lib/change.ts'
 import type { ImageConfig } from '../../../lib/oci/image-config.ts'
 
@@ -15,7 +16,9 @@ function config(volumes: Record<string, unknown>): ImageConfig {
 function kept(paths: Array<string | Buffer>, masks: Array<string | Uint8Array>): string[] {
   const changes = paths.map(path => change('M', Buffer.from(path)))
   const cleaned = masksOf(config({}), { maskPaths: masks })
-  return dropMasked(changes, cleaned).map(({ rawPath }) => rawPath.toString('latin1'))
+  return dropMasked(new ChangeList(changes), cleaned).map(({ rawPath }) =>
+    rawPath.toString('latin1'),
+  )
 }
 
 await t.test('a mask covers itself and what is beneath it, component by component', async t => {

@@ -141,7 +141,7 @@ async function onBtrfs(base: string): Promise<void> {
   await t.test('changes are listed, packed, and the bundle refreshed', async t => {
     const { home, images, unpack, parts, dir } = await workshop(base)
     const { app, rootfs, bundle, warnings } = await unpack()
-    t.strictSame(await listDelta(app, { bundle }), [])
+    t.strictSame([...(await listDelta(app, { bundle }))], [])
     fs.renameSync(path.join(rootfs, 'd'), path.join(rootfs, 'e'))
     fs.writeFileSync(path.join(rootfs, 'e/new'), 'new')
     fs.rmSync(path.join(rootfs, 'b'))
@@ -151,7 +151,7 @@ async function onBtrfs(base: string): Promise<void> {
       changes.map(({ kind, path }) => `${kind} ${path}`),
       ['M ', 'D b', 'D d', 'A e', 'A e/new'],
     )
-    t.strictSame(await listDelta(app, { bundle }), [])
+    t.strictSame([...(await listDelta(app, { bundle }))], [])
     t.strictSame(describeTree(rootfs), tree)
 
     const again = new Koci().use(btrfs({ dir }))
@@ -173,7 +173,7 @@ async function onBtrfs(base: string): Promise<void> {
     )
     t.equal(parts('bases').length, 2, 'old bases are gone')
     const unchanged = await app.repack({ image: `${images}:same`, bundle, refresh: true })
-    t.strictSame(unchanged.changes, [])
+    t.strictSame([...unchanged.changes], [])
     t.strictSame(warnings, [])
   })
 

@@ -19,8 +19,8 @@ t.setTimeout(180_000)
 const batch = 40
 const rounds = 25
 
-function lines(changes: readonly Change[]): string[] {
-  return changes.map(({ kind, path, aliasOf = [] }) =>
+function lines(changes: Iterable<Change>): string[] {
+  return Array.from(changes, ({ kind, path, aliasOf = [] }) =>
     [kind, path, ...aliasOf.map(String).sort()].join(' '),
   )
 }

@@ -170,7 +170,7 @@ async function inNamespace(): Promise<void> {
             const tree = describeTree(path.join(one, 'rootfs'))
             await stacked.repack({ image: `${images}:new`, bundle: one, refresh: true })
             assert.deepEqual(describeTree(path.join(one, 'rootfs')), tree)
-            assert.deepEqual(await listDelta(stacked, { bundle: one }), [])
+            assert.deepEqual([...(await listDelta(stacked, { bundle: one }))], [])
             const again = path.join(directory, 'again')
             await plain.unpack({ image: `${images}:new`, bundle: again, rootless })
             assert.deepEqual(describeTree(path.join(again, 'rootfs')), tree)

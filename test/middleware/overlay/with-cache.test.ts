@@ -101,7 +101,7 @@ async function inNamespace(): Promise<void> {
           await chain(extracted).repack({ image: `${layout}:new`, bundle, refresh: true })
           t.strictSame(extracted, [layers.length], 'the new layer, for the store')
           t.strictSame(describeTree(rootfs), changed)
-          t.strictSame(await listDelta(chain(), { bundle }), [])
+          t.strictSame([...(await listDelta(chain(), { bundle }))], [])
           await unmountBundle(chain(), { bundle })
 
           const again = path.join(base, 'again')
