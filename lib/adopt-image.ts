@@ -1,5 +1,6 @@
 // What follows a commit: the new layer enters the stores, by the ordinary steps and from the bytes just packed; and, if
-// asked, the bundle is based on the new image. A stacked bundle is taken down for that and put together anew.
+// asked, the bundle is based on the new image. A stacked bundle is taken down for that and put together anew, but not before
+// its metadata says so: what is mounted is what they say, whenever a run ends.
 import type { Context, RefreshContext, RepackContext } from './context.ts'
 import type { ResolvedImage } from './layout/image-layout.ts'
 import { placeAlone, placeLayers } from './place-layers.ts'
@@ -7,15 +8,16 @@ import type { Run } from './run.ts'
 import { layersOf, mountLayers } from './unpack.ts'
 
 /**
- * Has stores keep the new layer, where one asked for it, and refreshes the bundle, if the user did.
- * On failure a stacked bundle is mounted on its old base again.
+ * Has stores keep the new layer, where one asked for it, and prepares the refresh of the bundle, if the user wants one: a
+ * stacked bundle is unmounted then. On failure it is mounted on its old base again.
+ * @returns the context of the new image
  */
 export async function adoptImage(
   run: Run,
   context: RepackContext,
   committed: ResolvedImage,
   packed: Pick<RefreshContext, 'packed' | 'packedHashes'>,
-): Promise<void> {
+): Promise<Context> {
   const image = { layout: context.image.layout, ...committed }
   const adopted: Context = context.with({ image, layers: layersOf(image) })
   const isNew = committed.layers.length > context.layers.length
@@ -25,7 +27,7 @@ export async function adoptImage(
   if (isStacked && (context.options.refresh || (context.keepLayer && isNew)))
     await placeLayers(run, adopted)
   else if (context.keepLayer && isNew && newest) await placeAlone(run, adopted, newest)
-  if (!context.options.refresh) return
+  if (!context.options.refresh) return adopted
 
   if (isStacked) {
     await run.app.step('unmount', run, context)
@@ -34,5 +36,18 @@ export async function adoptImage(
   }
   const newLayers = adopted.layers
   await run.app.step('refresh', run, context.with({ committed, newLayers, ...packed }))
-  if (isStacked) await mountLayers(run, adopted)
+  return adopted
+}
+
+/** Ends a refresh: the bundle says what it is based on, and is mounted as it says. */
+export async function rebaseBundle(
+  run: Run,
+  adopted: Context,
+  committed: ResolvedImage,
+): Promise<void> {
+  const { bundle, image, extraction } = adopted
+  run.seal(bundle.restorer())
+  await bundle.rebase(committed.walk, image.layout.path)
+  if (extraction.layering === 'stacked') await mountLayers(run, adopted)
+  await bundle.finish()
 }

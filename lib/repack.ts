@@ -15,7 +15,7 @@ import { openTarget } from './layout/open-image.ts'
 import { listChanges, type ListOptions } from './list-changes.ts'
 import { runOnce, type Run } from './run.ts'
 import { placeLayers } from './place-layers.ts'
-import { adoptImage } from './adopt-image.ts'
+import { adoptImage, rebaseBundle } from './adopt-image.ts'
 import { recordedExtraction } from './recorded-extraction.ts'
 import { layersOf } from './unpack.ts'
 
@@ -61,6 +61,7 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     app.tell('repack:start', { run: run.id, bundle: bundle.path })
 
     let changes = new ChangeList([])
+    let adopted: Context = context
     const hashes = new FileHashes()
     const pack = async (): Promise<void> => {
       // a lister needs to know where they are
@@ -71,7 +72,7 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
         changes.length === 0 ? undefined : await packLayer(run, context, changes, hashes)
       run.signal.throwIfAborted()
       context.committed = await commitImage(image, refName, layer, options.history)
-      await adoptImage(run, context, context.committed, {
+      adopted = await adoptImage(run, context, context.committed, {
         packed: changes,
         packedHashes: hashes,
       })
@@ -79,7 +80,7 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     try {
       await app.step('repack', run, context, pack)
       if (options.refresh && context.committed)
-        await bundle.rebase(context.committed.walk, image.layout.path)
+        await rebaseBundle(run, adopted, context.committed)
     } catch (error) {
       // the tag was moved: whoever reads the error has to know
       if (!options.refresh || !context.committed) throw error

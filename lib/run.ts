@@ -63,6 +63,15 @@ export class Run {
     if (failure) throw this.signal.aborted ? this.signal.reason : failure.reason
   }
 
+  /** What was deferred by now is undone only once this has gone well: it may not be gone while metadata on disk names it. */
+  seal(restore: () => Promise<void>): void {
+    const sealed = this.#undo.splice(0)
+    this.defer(async () => {
+      await restore()
+      this.#undo.push(...sealed)
+    })
+  }
+
   /** Undoes what was deferred, last first; what can't be undone is reported, and the rest is undone all the same. */
   async undo(): Promise<void> {
     await drain(this.#undo, error =>

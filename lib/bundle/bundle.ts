@@ -270,7 +270,7 @@ export class Bundle {
     // until this is on disk the unpack isn't complete, and can be rolled back
     await this.#writeReady(state)
     this.#umoci = umoci
-    await this.#removeDiscarded()
+    await this.finish()
   }
 
   /** Writes what drivers keep about a complete bundle, if it isn't on disk; one that umoci made has no place for it. */
@@ -278,13 +278,35 @@ export class Bundle {
     if (this.#isDirty && this.ready) await this.#writeReady(this.ready)
   }
 
-  /** Bases a complete bundle on another image. One that umoci made stays umoci's: it gets no koci.json. */
+  /**
+   * Bases a complete bundle on another image. One that umoci made stays umoci's: it gets no koci.json. What is discarded stays
+   * until `finish`: up to then the bundle can be put back.
+   */
   async rebase(walk: readonly Descriptor[], layout: string): Promise<void> {
     const umoci = { mapping: {}, ...this.#umoci, walk }
-    if (this.ready) return this.commit(umoci, { ...this.ready, layout: path.resolve(layout) })
     await this.write(umociFile, encodeUmociMetadata(umoci))
+    if (this.ready) await this.#writeReady({ ...this.ready, layout: path.resolve(layout) })
     this.#umoci = umoci
-    await this.#removeDiscarded()
+  }
+
+  /** What puts the metadata of a complete bundle back to what it is now, in memory and on disk. */
+  restorer(): () => Promise<void> {
+    const { ready } = this
+    const umoci = this.#umoci
+    return async () => {
+      if (ready) {
+        this.#kept = ready.drivers
+        this.#stack = ready.stack
+        await this.#writeReady(ready)
+      }
+      if (umoci) await this.write(umociFile, encodeUmociMetadata(umoci))
+      this.#umoci = umoci
+    }
+  }
+
+  /** Removes what was discarded. */
+  async finish(): Promise<void> {
+    for (const remove of this.#discarded.splice(0)) await remove()
   }
 
   /** Removes what was announced, and the directories that `begin` made, if they are empty. */
@@ -359,10 +381,6 @@ export class Bundle {
     })
     this.#written = write.catch(() => {})
     await write
-  }
-
-  async #removeDiscarded(): Promise<void> {
-    for (const remove of this.#discarded.splice(0)) await remove()
   }
 
   async #remove(name: string): Promise<void> {

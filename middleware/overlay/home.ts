@@ -1,6 +1,6 @@
 // What the driver has in a bundle: `overlay/` with upper and work directory, seams, and the layers that no store keeps.
 // koci.json says which of it counts; whatever else is there was left by a run that died, and isn't trusted.
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import type { Bundle } from '../../lib/bundle/bundle.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
@@ -146,9 +146,9 @@ export class Home {
     })
   }
 
-  /** Whether nothing is in an upper directory. */
-  isEmpty(number: number): boolean {
-    return readdirSync(path.join(this.path, `upper-${number}`)).length === 0
+  /** Whether an upper directory can hold what somebody did in it: it has a work directory, then. */
+  wasMounted(number: number): boolean {
+    return existsSync(path.join(this.path, `work-${number}`))
   }
 
   /** Removes an upper directory, and the work directory beside it. */

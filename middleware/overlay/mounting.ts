@@ -43,7 +43,7 @@ export function unmountRootfs({ rootfs, bundle }: Context): void {
 
 /**
  * The bundle's mount, if it is there; another one is an error: beneath it nothing could be seen. With `home`, so is one with an
- * upper directory that isn't the one that counts: a refresh was killed after it had mounted.
+ * upper directory that isn't the one that counts.
  */
 export function findMount(rootfs: string, home?: Home): Mount | undefined {
   let mount: Mount | undefined
@@ -63,23 +63,23 @@ export function findMount(rootfs: string, home?: Home): Mount | undefined {
   if (home && upper !== path.basename(home.upper))
     throw createError('INVALID_BUNDLE', {
       subject: rootfs,
-      reason: `a refresh was interrupted, and ${upper} is mounted, which doesn't count - unmount it, then mount it again`,
+      reason: `${upper} is mounted there, which isn't the upper directory that counts - unmount it, then mount it again`,
     })
   return mount
 }
 
 /**
- * Upper directories that don't count, as koci.json on disk has it: older ones were to be removed, newer ones are kept if
- * there is something in them.
+ * Upper directories that don't count, as koci.json on disk has it: older ones were to be removed; newer ones were begun by a
+ * refresh that died, or koci.json is older than they are. Those that were ever mounted are kept.
  */
 function dropStale({ warn }: Context, home: Home): void {
   for (const number of home.upperNumbers()) {
     if (number === home.upperNumber || number === home.recordedUpper) continue
-    if (number < home.recordedUpper || home.isEmpty(number)) home.removeUpper(number)
+    if (number < home.recordedUpper || !home.wasMounted(number)) home.removeUpper(number)
     else
       warn({
         code: 'UPPER_LEFT',
-        message: `${home.path}/upper-${number} was left by a refresh that was interrupted; what was changed since is in there only`,
+        message: `${home.path}/upper-${number} was in use, and isn't by what koci.json says; what was changed there is in there only`,
       })
   }
 }

@@ -19,7 +19,7 @@ export async function interrupt(
     const untold = fault !== 'KILL' && code !== 0 && !told.test(stderr)
     const problems = untold ? [`exit ${code}: ${stderr}`] : []
     problems.push(...world.untouched())
-    if (code !== 0) await world.runAgain(operation)
+    if (code !== 0) await world.run(operation)
     return [...problems, ...(await world.problems(operation))]
   } catch (error) {
     return [error instanceof Error ? error.message : String(error)]

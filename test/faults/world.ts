@@ -9,7 +9,6 @@ import {
   writeFileSync,
 } from 'node:fs'
 import path from 'node:path'
-import { isError } from '../../lib/errors.ts'
 import { readMounts } from '../../lib/fs/mount-table.ts'
 import { collectGarbage } from '../../lib/layout/gc.ts'
 import { ImageLayout, Koci, listDelta, mountBundle, unmountBundle } from '../../lib/index.ts'
@@ -139,19 +138,6 @@ export class World {
       case 'gc':
         await this.#inStore(store => collect(store, { keepBytes: 0 }))
         break
-    }
-  }
-
-  /** Does an operation that was interrupted before once more. */
-  async runAgain(operation: Operation): Promise<void> {
-    try {
-      await this.run(operation)
-    } catch (error) {
-      // killed between a refresh's mount and its commit, what is mounted may have been worked in: koci leaves it to the user,
-      // and says how to go on
-      if (operation !== 'refresh' || !isError(error, 'INVALID_BUNDLE')) throw error
-      await this.#umount()
-      await this.run(operation)
     }
   }
 

@@ -102,7 +102,7 @@ async function inNamespace(): Promise<void> {
     fs.renameSync(bundle, moved)
     await mountBundle(app(), { bundle: moved })
     t.strictSame(fs.readdirSync(path.join(moved, 'rootfs/d')).sort(), ['0', '1'])
-    t.strictSame(await listDelta(app(), { bundle: moved }), [])
+    t.strictSame([...(await listDelta(app(), { bundle: moved }))], [])
     await unmountBundle(app(), { bundle: moved })
   })
 
@@ -223,11 +223,11 @@ async function inNamespace(): Promise<void> {
     await unmountBundle(app(), { bundle })
   })
 
-  for (const [step, isMounted] of [
+  for (const [step, isNew] of [
     ['refresh', false],
     ['mount', true],
   ] as const)
-    await t.test(`a refresh that is killed after ${step} is found out`, async t => {
+    await t.test(`after a refresh that is killed in ${step} the next run goes on`, async t => {
       const { images, bundle, rootfs, image } = await setUp(t)
       await app().unpack({ image, bundle, rootless })
       fs.writeFileSync(path.join(rootfs, 'new'), 'new')
@@ -243,32 +243,85 @@ async function inNamespace(): Promise<void> {
         await new Koci().use(dead).use(overlay()).repack(${JSON.stringify(options)})`
       const { status } = finish(process.execPath, ['--input-type=module', '-e', script])
       t.equal(status, null, 'killed')
-      t.equal(isMountPoint(rootfs), isMounted)
-      if (isMounted) {
+      t.equal(isMountPoint(rootfs), isNew)
+      if (isNew) {
         fs.writeFileSync(path.join(rootfs, 'later'), 'later')
-        const wrong = { code: 'ERR_KOCI_INVALID_BUNDLE', message: /upper-2 is mounted/ }
-        await t.rejects(listDelta(app(), { bundle }), wrong)
-        await t.rejects(mountBundle(app(), { bundle }), wrong)
-        await t.rejects(app().repack(options), wrong)
-        await unmountBundle(app(), { bundle })
+        const paths = (await listDelta(app(), { bundle })).map(({ path }) => path)
+        t.strictSame(paths, ['', 'later', 'masked'], 'it is on its new base')
+        fs.rmSync(path.join(rootfs, 'later'))
       }
       const warnings: string[] = []
       const warned = app()
       warned.on('warning', ({ data }) => {
         warnings.push(data.code)
       })
-      await mountBundle(warned, { bundle })
-      t.strictSame(warnings, ['UPPER_LEFT'], 'and what is in there is kept')
-      t.ok(fs.existsSync(path.join(bundle, 'overlay/upper-2/masked')))
-      t.strictSame(describeTree(rootfs), tree, 'as it was')
-      await app().repack(options)
-      t.strictSame(describeTree(rootfs), tree)
+      await warned.repack(options)
+      t.strictSame(warnings, [])
+      t.strictSame(describeTree(rootfs).slice(1), tree.slice(1))
       t.strictSame(
-        (await listDelta(app(), { bundle })).map(({ path }) => path),
+        (await listDelta(app(), { bundle }))
+          .map(({ path }) => path)
+          .filter(name => name !== ''),
         ['masked'],
       )
+      const uppers = fs.readdirSync(path.join(bundle, 'overlay'))
+      t.equal(uppers.filter(name => name.startsWith('upper-')).length, 1, 'no other is left')
       await unmountBundle(app(), { bundle })
     })
+
+  await t.test('a koci.json that is older than the bundle loses nothing', async t => {
+    const { images, bundle, rootfs, image } = await setUp(t)
+    await app().unpack({ image, bundle, rootless })
+    const old = fs.readFileSync(path.join(bundle, 'koci.json'))
+    fs.writeFileSync(path.join(rootfs, 'new'), 'new')
+    await app().repack({ image: `${images}:new`, bundle, refresh: true })
+    fs.writeFileSync(path.join(rootfs, 'later'), 'later')
+    fs.writeFileSync(path.join(bundle, 'koci.json'), old)
+    const wrong = { code: 'ERR_KOCI_INVALID_BUNDLE', message: /upper-2 is mounted/ }
+    await t.rejects(listDelta(app(), { bundle }), wrong)
+    await t.rejects(mountBundle(app(), { bundle }), wrong)
+    await unmountBundle(app(), { bundle })
+    const warnings: string[] = []
+    const warned = app()
+    warned.on('warning', ({ data }) => {
+      warnings.push(data.code)
+    })
+    await mountBundle(warned, { bundle })
+    t.strictSame(warnings, ['UPPER_LEFT'])
+    t.ok(fs.existsSync(path.join(bundle, 'overlay/upper-2/later')))
+    await unmountBundle(app(), { bundle })
+  })
+
+  await t.test('a refresh whose mount fails is taken back', async t => {
+    const { images, bundle, rootfs, image } = await setUp(t)
+    await app().unpack({ image, bundle, rootless })
+    fs.writeFileSync(path.join(rootfs, 'new'), 'new')
+    const files = ['koci.json', 'umoci.json'].map(name => path.join(bundle, name))
+    const before = files.map(file => fs.readFileSync(file, 'utf8'))
+    const tree = describeTree(rootfs)
+    const weak: Driver = {
+      name: 'weak',
+      async mount(ctx, next) {
+        await next()
+        if (ctx.layers.length > 2) throw new Error('no luck')
+      },
+    }
+    await t.rejects(
+      new Koci()
+        .use(weak)
+        .use(overlay())
+        .repack({ image: `${images}:new`, bundle, refresh: true }),
+      { code: 'ERR_KOCI_NOT_REFRESHED', cause: { message: 'no luck' } },
+    )
+    t.strictSame(
+      files.map(file => fs.readFileSync(file, 'utf8')),
+      before,
+    )
+    t.strictSame(describeTree(rootfs), tree)
+    t.equal((await listDelta(app(), { bundle })).length, 2, 'it is on its old base')
+    t.notOk(fs.existsSync(path.join(bundle, 'overlay/upper-2')))
+    await unmountBundle(app(), { bundle })
+  })
 
   await t.test('what uses the rootfs keeps it mounted, and is told', async t => {
     const { images, bundle, rootfs, image } = await setUp(t)
@@ -292,7 +345,7 @@ async function inNamespace(): Promise<void> {
       await once(user, 'exit')
     }
     await app().repack({ image: `${images}:new`, bundle, refresh: true })
-    t.strictSame(await listDelta(app(), { bundle }), [])
+    t.strictSame([...(await listDelta(app(), { bundle }))], [])
     await unmountBundle(app(), { bundle })
   })
 
