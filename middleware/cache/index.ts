@@ -3,6 +3,7 @@
 // on disk.
 import type { Context } from '../../lib/context.ts'
 import type { Driver } from '../../lib/driver.ts'
+import { findStore } from './directory.ts'
 import { checkOptions, type CacheOptions } from './options.ts'
 import { driverName, StoreRun } from './run.ts'
 import { Store } from './store.ts'
@@ -42,8 +43,10 @@ export function cache(options: CacheOptions = {}): Driver {
     explain: () => `keeps extracted layers in ${dir}, and finds them there`,
 
     async locate(ctx, next) {
+      // looking for layers makes no store
+      const isThere = runs.has(ctx.state) || findStore(dir) !== undefined
       // somebody who is going to change it needs one that is nobody else's
-      const found = ctx.layer.taints.length === 0 && runOf(ctx).take(ctx)
+      const found = isThere && ctx.layer.taints.length === 0 && runOf(ctx).take(ctx)
       if (!found) await next()
     },
 

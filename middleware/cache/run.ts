@@ -49,7 +49,11 @@ export class StoreRun {
     this.#leaseID = leaseID ?? randomName()
     this.#isLeased = leaseID !== undefined
     ctx.closing(() => {
-      for (const lock of this.#held.values()) lock.release()
+      for (const [name, lock] of this.#held) {
+        // what came to nothing is no use of it
+        if (!ctx.signal.aborted) store.touch(name)
+        lock.release()
+      }
       store.close()
     })
   }
@@ -175,7 +179,6 @@ export class StoreRun {
       return false
     }
     this.#held.set(name, lock)
-    store.touch(name)
     const { report } = found
     const dir = store.tree(name)
     layer.place({ dir, by: driverName, verified: true, report, ...this.#shareOf(name, found) })

@@ -23,6 +23,7 @@ await t.test('an image, before and after its layers are in a store', async t => 
   const cold = await koci(['explain', ...image, ...used], { cwd })
   t.equal(cold.stderr, '')
   t.equal(cold.code, 0)
+  t.same(readdirSync(cwd), ['images'], 'no store was made')
   t.match(cold.stdout, /^layering +merged, nobody chose otherwise$/m)
   t.match(cold.stdout, /^changes +listed by the first of these that can: mtree$/m)
   t.match(cold.stdout, /^ {2}limits +\(default\) refuses/m)
