@@ -6,6 +6,9 @@ import type { Change } from './change.ts'
 import { mergeRuns, readRun, Records, RunWriter, type Run } from './change-runs.ts'
 import { NamelessFile } from './fs/nameless-file.ts'
 
+/** What a lister lists, in any order. */
+export type ListedChanges = Iterable<Change> | AsyncIterable<Change>
+
 /** How much is in memory at once. */
 export interface ChangeListLimits {
   /** Of a list that isn't long. @default 32768 */
@@ -34,7 +37,7 @@ export class ChangeList implements Iterable<Change>, Disposable {
    * temporary files; whatever the list throws
    */
   static async from(
-    changes: Iterable<Change> | AsyncIterable<Change>,
+    changes: ListedChanges,
     options: ChangeListLimits & {
       readonly signal?: AbortSignal
       readonly subject?: string

@@ -154,7 +154,7 @@ class Cursor {
   next(): boolean {
     if (!this.#has(4)) return false
     const length = this.bytes.readUInt32LE(this.#next)
-    if (!this.#has(length)) throw new RangeError('a list of changes was cut short')
+    if (!this.#has(length)) throw this.#run.file.cutShort()
     this.start = this.#next
     this.#next += length
     return true

@@ -4,8 +4,7 @@ import { inspect } from 'node:util'
 import type { Koci } from './application.ts'
 import type { Bundle } from './bundle/bundle.ts'
 import type { RuntimeConfig } from './bundle/runtime-config.ts'
-import type { Change } from './change.ts'
-import type { ChangeList } from './change-list.ts'
+import type { ChangeList, ListedChanges } from './change-list.ts'
 import type { Warning } from './events.ts'
 import type { Extraction } from './layer/extraction.ts'
 import type { FileHashes } from './layer/file-hashes.ts'
@@ -120,7 +119,7 @@ export type RepackContext = Context & {
 export type DeltaContext = Context &
   Pick<ListOptions, 'verifyContent' | 'dryRun'> & {
     /** In any order. Undefined until a lister has answered. */
-    changes: Iterable<Change> | AsyncIterable<Change> | undefined
+    changes: ListedChanges | undefined
     /** A `superset` may hold what didn't change: it is compared with the record of the bundle. @default 'exact' */
     quality: 'exact' | 'superset'
   }

@@ -1,7 +1,7 @@
 // The public surface of koci: the framework, the types that middleware needs, and the drivers that come with it.
 export { Koci, type KociOptions } from './application.ts'
 export { change, type Change } from './change.ts'
-export type { ChangeList } from './change-list.ts'
+export type { ChangeList, ListedChanges } from './change-list.ts'
 export { when } from './combine.ts'
 export { compose, type Composed, type Member, type Middleware, type Next } from './compose.ts'
 export type {

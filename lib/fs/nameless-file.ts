@@ -11,7 +11,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { wrapError } from '../errors.ts'
+import { createError, wrapError } from '../errors.ts'
 
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY
 const bufferSize = 1 << 18
@@ -68,6 +68,11 @@ export class NamelessFile implements Disposable {
     })
   }
 
+  /** The error for less in it than was written. */
+  cutShort(): Error {
+    return this.#broken('it was cut short')
+  }
+
   [Symbol.dispose](): void {
     if (this.#isClosed) return
     this.#isClosed = true
@@ -85,7 +90,11 @@ export class NamelessFile implements Disposable {
 
   /** The number may be another file's by now. */
   #assertOpen(): void {
-    if (this.#isClosed) throw new TypeError('it was disposed of, and is used all the same')
+    if (this.#isClosed) throw this.#broken('it was closed')
+  }
+
+  #broken(reason: string): Error {
+    return createError('IO', { subject: `a temporary file in ${this.#directory}`, reason })
   }
 
   #attempt<T>(action: () => T): T {

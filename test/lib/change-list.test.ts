@@ -138,7 +138,8 @@ await t.test('short lists open no file; long ones have one, without a name', asy
   long[Symbol.dispose]()
   long[Symbol.dispose]()
   t.equal(openFiles(directory), 0)
-  t.throws(() => [...long], TypeError, 'somebody else may have its descriptor by now')
+  const closed = { code: 'ERR_KOCI_IO', message: /was closed/ }
+  t.throws(() => [...long], closed, 'somebody else may have its descriptor by now')
 })
 
 await t.test('a list that fails, or is aborted, leaves nothing open', async t => {
