@@ -318,8 +318,8 @@ export const errorTable = {
 
   NOT_REFRESHED: [
     'ConflictError',
-    '{subject}: the new image {refName} is complete, but the bundle could not be refreshed and stays on its old base',
-    'A repack with refresh failed after the tag was set; the cause says why.',
+    '{subject}: the new image {refName} is complete, but the bundle could not be refreshed and stays on its old base: {reason}',
+    'A repack with refresh failed after the tag was set. Once the reason is gone, the same repack does it.',
   ],
 
   // --- can't be done

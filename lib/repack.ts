@@ -84,7 +84,8 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     } catch (error) {
       // the tag was moved: whoever reads the error has to know
       if (!options.refresh || !context.committed) throw error
-      throw createError('NOT_REFRESHED', { subject: bundle.path, refName }, error)
+      const reason = error instanceof Error ? error.message : String(error)
+      throw createError('NOT_REFRESHED', { subject: bundle.path, refName, reason }, error)
     }
     const { committed } = context
     if (!committed)

@@ -107,7 +107,8 @@ export async function runOnce<T>(
   try {
     run.signal.throwIfAborted()
     return await body(run)
-  } catch (error) {
+  } catch (thrown) {
+    const error = firstOf(thrown)
     run.abort(error)
     await run.undo()
     // an abort doesn't hide that the image was made already
@@ -129,6 +130,12 @@ async function drain(list: (() => unknown)[], failed: (error: unknown) => void):
       failed(error)
     }
   }
+}
+
+/** What failed first, where something failed because of it when it was disposed of. */
+function firstOf(error: unknown): unknown {
+  const isSuppressed = error instanceof Error && error.name === 'SuppressedError'
+  return isSuppressed ? firstOf((error as SuppressedError).suppressed) : error
 }
 
 function messageOf(error: unknown): string {

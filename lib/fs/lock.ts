@@ -130,11 +130,14 @@ function isStillNamed(fd: number, name: CString): boolean {
   const held = tryStat(fd)
   // links in the path are followed as in openat above
   const again = sys.openat(AT_FDCWD, name, O_PATH_CLOEXEC, 0)
-  if (again < 0) return false
+  if (gone.has(again)) return false
+  // what can't be told mustn't look like a lock that somebody holds: it would be waited for
+  if (again < 0) throw new SystemCallError(again, 'openat', name)
   const named = tryStat(again)
   close(again)
   if (typeof held === 'number' || typeof named === 'number') return false
   return held.ino === named.ino && held.dev === named.dev
 }
 
+const gone = new Set([-errno.ENOENT, -errno.ENOTDIR, -errno.ELOOP])
 const O_PATH_CLOEXEC = 0o12000000

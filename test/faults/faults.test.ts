@@ -1,13 +1,14 @@
 // Killed at system calls that change something, or refused them, koci leaves what the next run can go on from. This is a
 // sample; `npm run soak` visits every point.
-import { rmSync } from 'node:fs'
+import { rmSync, statfsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { makeMemoryDir } from '../support/memory-dir.ts'
 import { namespace, runInNamespaces } from '../support/namespaces.ts'
-import { missing } from '../support/peers.ts'
-import { pointsOf, type Point } from './inject.ts'
-import { interrupt } from './interrupt.ts'
+import { koci, type Outcome } from '../bin/run-koci.ts'
+import { finish, missing } from '../support/peers.ts'
+import { pointsOf, runWithFiles, type Point } from './inject.ts'
+import { interrupt, meet } from './interrupt.ts'
 import { operations, World, type Operation } from './world.ts'
 
 const perOperation = 3
@@ -21,6 +22,18 @@ const refusals: readonly [call: string, operation: Operation][] = [
   ['fsync', 'repack'],
   ['umount2', 'refresh'],
   ['move_mount', 'refresh'],
+]
+
+/** Between too few for Node to begin, and enough. */
+const descriptors = [24, 28, 34]
+/** The first, one in the middle, the last that is written to a full disk. */
+const room: readonly [operation: Operation, free: number][] = [
+  ['unpack', 0],
+  ['unpack', 40],
+  ['unpack', 140],
+  ['repack', 0],
+  ['repack', 8],
+  ['refresh', 16],
 ]
 
 t.setTimeout(400_000)
@@ -48,6 +61,32 @@ else {
       await t.test(`${operation} is refused ${call}`, async t => {
         t.same(await interrupt(world, operation, { call, when: 1 }, 'EIO'), [])
       })
+  for (const operation of namespace === 'host' ? (['unpack', 'refresh'] as const) : [])
+    await t.test(`${operation} with few descriptors`, async t => {
+      for (const most of descriptors) {
+        const run = (args: readonly string[]): Promise<Outcome> => runWithFiles(most, args)
+        t.same(await meet(world, operation, /ERR_KOCI_|EMFILE/, run), [], `${most}`)
+      }
+    })
+  for (const [operation, free] of namespace === 'host' ? room : [])
+    await t.test(`${operation} with room for ${free} KiB`, async t => {
+      finish('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'koci-test', directory])
+      try {
+        const small = await World.make(directory)
+        const ballast = path.join(directory, 'ballast')
+        const run = async (args: readonly string[]): Promise<Outcome> => {
+          const { bavail, bsize } = statfsSync(directory)
+          writeFileSync(ballast, Buffer.alloc(Math.max(bavail * bsize - free * 1024, 0)))
+          const outcome = await koci(args)
+          rmSync(ballast)
+          return outcome
+        }
+        t.same(await meet(small, operation, /ENOSPC.*ERR_KOCI_/, run), [])
+        await small.clear()
+      } finally {
+        finish('umount', [directory])
+      }
+    })
 }
 
 /** Some of all, as far apart as can be. */

@@ -46,6 +46,11 @@ export async function pointsOf(
   )
 }
 
+/** Runs koci with so many descriptors at most. */
+export function runWithFiles(most: number, args: readonly string[]): Promise<Outcome> {
+  return runBounded('prlimit', [`--nofile=${most}`], args)
+}
+
 /** Runs koci with a fault. */
 export function runWith(
   fault: Fault,
@@ -58,9 +63,16 @@ export function runWith(
 }
 
 function underStrace(flags: readonly string[], args: readonly string[]): Promise<Outcome> {
+  return runBounded('strace', ['-f', '-qq', ...flags, '--'], args)
+}
+
+function runBounded(
+  command: string,
+  flags: readonly string[],
+  args: readonly string[],
+): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const command = ['-f', '-qq', ...flags, '--', process.execPath, program, ...args]
-    const child = spawn('strace', command, {
+    const child = spawn(command, [...flags, process.execPath, program, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       detached: true, // so that nothing of it outlives the limit
       // what Node keeps compiled isn't koci's work
