@@ -79,8 +79,12 @@ function recallDependent({ layers, bundle }: Context): void {
 }
 
 async function placeMerged(run: Run, context: Context): Promise<void> {
-  const { layers, limits } = context
-  const ahead = await ReadAhead.start(run.pool, layers, limits, run.signal)
+  const { layers, limits, extraction } = context
+  const sumsFiles = extraction.hashes !== undefined
+  const ahead = await ReadAhead.start(run.pool, layers, limits, {
+    signal: run.signal,
+    sumsFiles,
+  })
   try {
     for (const layer of layers) {
       const reason = await mergeAlone(run, context, layer, ahead)

@@ -42,6 +42,8 @@ export interface ApplyOptions extends TreeOptions {
   readonly clamp?: boolean
   /** Where the hashes of files go; without it none are made. */
   readonly hashes?: FileHashes | undefined
+  /** Which files' hashes come with `endEntry`, made by somebody else. */
+  readonly hasSums?: ((header: TarHeader) => boolean) | undefined
   /** Components of one path. */
   readonly maxDepth?: number | undefined
 }
@@ -151,10 +153,11 @@ export class LayerApplier implements TarHandler {
     }
   }
 
-  endEntry(): void {
+  /** `sum`: of the body, if somebody else made it. */
+  endEntry(sum?: Uint8Array): void {
     if (!this.#files.isOpen) return
     try {
-      this.#files.finish()
+      this.#files.finish(sum)
     } catch (error) {
       throw this.#wrap(error)
     }

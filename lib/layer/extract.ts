@@ -11,9 +11,11 @@ import type { Control } from './control.ts'
 import type { DirectoryState } from './directory-state.ts'
 import type { Dialect } from './extraction.ts'
 import { FileHashes, keptHashes } from './file-hashes.ts'
+import { isSummedAhead } from './hash-ahead.ts'
 import { readInflated, type Inflated } from './inflate-ahead.ts'
 import type { StackingReport } from './layer.ts'
 import type { Limits } from './limits.ts'
+import { SlotSums } from './ring.ts'
 import type { TarHandler, TarHeader, TarWarning } from './tar-header.ts'
 import { TarReader } from './tar-reader.ts'
 import { Warnings, type ApplyWarning } from './warnings.ts'
@@ -74,6 +76,7 @@ export function extractBlob(
   const privileges = readPrivileges()
   const warnings = new Warnings()
   const hashes = job.hashFiles === true ? new FileHashes(keptHashes) : undefined
+  const sums = hashes && inflated ? SlotSums.of(inflated.ring) : undefined
   const { limits = {} } = job
   const rooted = openTarget(job.target, !privileges.overridesModes)
   const applier = new LayerApplier(
@@ -87,16 +90,25 @@ export function extractBlob(
       first: job.first ?? false,
       dialect: job.dialect,
       hashes,
+      hasSums: sums && isSummedAhead,
       maxDepth: limits.maxDepth,
     },
     privileges,
     warnings,
   )
   try {
-    const handler = new SupervisedApplier(applier, control, limits, job.blob.size, subject)
+    const handler = new SupervisedApplier(
+      applier,
+      control,
+      limits,
+      job.blob.size,
+      subject,
+      sums,
+    )
     const reader = new TarReader(handler, { subject })
     const output: BlobOutput = {
       data: chunk => {
+        sums?.enter(chunk)
         reader.push(chunk)
       },
       end: () => {
@@ -141,6 +153,8 @@ export class SupervisedApplier implements TarHandler {
   readonly #maxRatio: number
   readonly #blobSize: number
   readonly #subject: string
+  readonly #sums: SlotSums | undefined
+  #isSummed = false
 
   constructor(
     applier: LayerApplier,
@@ -148,7 +162,9 @@ export class SupervisedApplier implements TarHandler {
     { maxEntries = Infinity, maxBytes = Infinity, maxRatio = Infinity }: Limits,
     blobSize: number,
     subject: string,
+    sums?: SlotSums,
   ) {
+    this.#sums = sums
     this.#applier = applier
     this.#control = control
     this.#maxEntries = maxEntries
@@ -166,6 +182,7 @@ export class SupervisedApplier implements TarHandler {
       this.#exceeded('number of entries', entries, this.#maxEntries)
     this.#checkFileBytes(this.#applier.fileBytes + header.size)
     control.entries = entries
+    this.#isSummed = this.#sums !== undefined && isSummedAhead(header)
     this.#applier.entry(header)
     control.fileBytes = this.#applier.fileBytes
   }
@@ -175,7 +192,8 @@ export class SupervisedApplier implements TarHandler {
   }
 
   endEntry(): void {
-    this.#applier.endEntry()
+    // in order: also of what isn't written, as the body of a whiteout
+    this.#applier.endEntry(this.#isSummed ? this.#sums?.next() : undefined)
   }
 
   warn(code: TarWarning, message: string, header?: TarHeader): void {

@@ -39,6 +39,7 @@ export class FileWriter {
   readonly #privileges: Privileges
   readonly #rootless: boolean
   readonly #hashes: FileHashes | undefined
+  readonly #hasSums: ((header: TarHeader) => boolean) | undefined
   readonly #body = new FileBody()
   readonly #stat: BriefStat = { ino: 0n, mode: 0, uid: 0, gid: 0 }
   #file: OpenFile | undefined
@@ -47,12 +48,17 @@ export class FileWriter {
 
   constructor(
     tree: WorkingTree,
-    options: { readonly rootless: boolean; readonly hashes?: FileHashes | undefined },
+    options: {
+      readonly rootless: boolean
+      readonly hashes?: FileHashes | undefined
+      readonly hasSums?: ((header: TarHeader) => boolean) | undefined
+    },
     privileges: Privileges,
   ) {
     this.#tree = tree
     this.#rootless = options.rootless
     this.#hashes = options.hashes
+    this.#hasSums = options.hasSums
     this.#privileges = privileges
   }
 
@@ -74,7 +80,8 @@ export class FileWriter {
     check(fd, 'openat', name)
     this.#file = { fd, header, path, state, mode }
     tree.noteWritten(node, state, name)
-    this.#body.begin(fd, header.size, this.#hashes !== undefined)
+    const isHashing = this.#hashes !== undefined && this.#hasSums?.(header) !== true
+    this.#body.begin(fd, header.size, isHashing)
   }
 
   /** Gives the file the content of another one, which is open; `sum`: its hash, if it is known. */
@@ -89,11 +96,11 @@ export class FileWriter {
     this.#body.data(chunk, offset)
   }
 
-  /** Gives the file its metadata, times last, and closes it. */
-  finish(): void {
+  /** Gives the file its metadata, times last, and closes it. `given`: its sum, if that isn't made here. */
+  finish(given?: Uint8Array): void {
     const file = this.#file
     if (file === undefined) return
-    const { sum } = this.#filled ?? { sum: this.#body.end() }
+    const { sum } = this.#filled ?? { sum: this.#body.end() ?? given }
     this.#filled = undefined
     const { fd, header, path } = file
     const { metadata } = this.#tree

@@ -8,7 +8,7 @@ import type { ExtractJob, ExtractResult } from './extract.ts'
 import { FileHashes } from './file-hashes.ts'
 import type { HashJob } from './hash-ahead.ts'
 import type { AheadJob, Inflated } from './inflate-ahead.ts'
-import { stopRing, wakeRing } from './ring.ts'
+import { stopRing, wakeRing } from './ring-memory.ts'
 import { Thread, type ThreadJob } from './thread.ts'
 import type { Answer } from './worker.ts'
 

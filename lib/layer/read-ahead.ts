@@ -7,7 +7,7 @@ import type { AheadSource, Inflated } from './inflate-ahead.ts'
 import type { Layer } from './layer.ts'
 import type { Limits } from './limits.ts'
 import type { ExtractJob, WorkerPool } from './pool.ts'
-import { breakRing, makeRing, stopRing, wakeRing } from './ring.ts'
+import { breakRing, makeRing, stopRing, wakeRing, type Follower } from './ring-memory.ts'
 
 /** When reading ahead begins to pay, and how far it goes; in bytes. Changed by tests. */
 export const readAheadBounds: { least: number; hashing: number; budget: number } = {
@@ -34,13 +34,14 @@ export class ReadAhead {
 
   /**
    * Begins with the layers that need extraction, base first. Undefined where it doesn't pay. A layer whose blob isn't
-   * there is left out: whether that is an error is seen when its turn comes.
+   * there is left out: whether that is an error is seen when its turn comes. `sumsFiles`: whoever takes a layer wants the
+   * sums of its files.
    */
   static async start(
     pool: WorkerPool,
     layers: readonly Layer[],
     limits: Limits,
-    signal: AbortSignal,
+    { signal, sumsFiles }: { readonly signal: AbortSignal; readonly sumsFiles: boolean },
   ): Promise<ReadAhead | undefined> {
     if (pool.maxWorkers < 2) return undefined
     const candidates = layers.filter(({ source, placed }) => !source && !placed)
@@ -52,19 +53,19 @@ export class ReadAhead {
       const source = await sourceOf(layer, isHashing)
       if (source) sources.set(layer, source)
     }
-    return sources.size > 0 ? new ReadAhead(pool, sources, limits, signal) : undefined
+    if (sources.size === 0) return undefined
+    const follower = !isHashing ? 'nobody' : sumsFiles ? 'sums' : 'looks'
+    return new ReadAhead(pool, sources, limits, follower, signal)
   }
 
   private constructor(
     pool: WorkerPool,
     sources: Map<Layer, AheadSource>,
     { maxBytes, maxRatio }: Limits,
+    follower: Follower,
     signal: AbortSignal,
   ) {
-    const hashed = [...sources.values()].flatMap(({ index, diffID, sum }) =>
-      sum ? [{ index, diffID, sum }] : [],
-    )
-    const ring = makeRing(readAheadBounds.budget, hashed.length > 0)
+    const ring = makeRing(readAheadBounds.budget, follower)
     const limits = {
       ...(maxBytes === undefined ? {} : { maxBytes }),
       ...(maxRatio === undefined ? {} : { maxRatio }),
@@ -74,7 +75,10 @@ export class ReadAhead {
     this.#sources = sources
     const job = { sources: [...sources.values()], limits, ring }
     const stages = [pool.inflate(job, signal)]
-    if (hashed.length > 0) stages.push(pool.hash({ hashed, ring }, signal))
+    if (follower !== 'nobody') {
+      const hashed = job.sources.map(({ index, diffID, sum }) => ({ index, diffID, sum }))
+      stages.push(pool.hash({ hashed, ring, sumsFiles: follower === 'sums' }, signal))
+    }
     this.#ended = Promise.all(
       stages.map(stage =>
         stage.catch(() => {

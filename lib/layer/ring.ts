@@ -4,116 +4,27 @@
 // a moment and looks around, so that nobody hangs on a thread that is gone.
 import { createError, type ErrorJSON } from '../errors.ts'
 import type { Control } from './control.ts'
-import { addressOf, outputSize, type Room } from './native.ts'
+import type { Room } from './native.ts'
+import {
+  DATA,
+  END,
+  FOLLOWER_TAIL,
+  HEAD,
+  patienceMs,
+  Ring,
+  ROW,
+  SUMS,
+  sumSize,
+  TABLE,
+  TAIL,
+  throwIfLeft,
+} from './ring-memory.ts'
 
 /** How the reading of a layer ended. */
 export type Verdict =
   | { readonly bytes: number }
   /** `complete`: all bytes were handed over before, it is only that they aren't the promised ones. */
   | { readonly error: ErrorJSON; readonly complete: boolean }
-
-// places of words, and values of one
-const HEAD = 0
-const TAIL = 1
-const STATE = 2
-const FOLLOWER_TAIL = 3
-const FOLLOWED = 4
-const TABLE = 16
-const STOPPED = 1
-const BROKEN = 2
-// words of a slot's row in the table
-const ROW = 3
-const DATA = 0
-const END = 1
-
-const patienceMs = 50
-const page = 4096
-
-/**
- * Makes the memory of a ring; `budget` is in bytes, and rounded down to what a ring can have. With `followed`, slots
- * aren't filled again before a `RingFollower` has seen them, too.
- */
-export function makeRing(budget: number, followed = false): SharedArrayBuffer {
-  const slots = 2 ** Math.max(1, Math.floor(Math.log2(budget / outputSize)))
-  const memory = new SharedArrayBuffer(dataOf(slots) + slots * outputSize)
-  if (followed) new Int32Array(memory, 0, TABLE)[FOLLOWED] = 1
-  return memory
-}
-
-/** Has both sides end with ERR_KOCI_ABORTED. */
-export function stopRing(memory: SharedArrayBuffer): void {
-  leave(memory, STOPPED)
-}
-
-/** Tells the reader that there is no writer any more. */
-export function breakRing(memory: SharedArrayBuffer): void {
-  leave(memory, BROKEN)
-}
-
-/** Has both sides look around at once. */
-export function wakeRing(memory: SharedArrayBuffer): void {
-  const words = new Int32Array(memory, 0, TABLE)
-  for (const word of [HEAD, TAIL, FOLLOWER_TAIL]) Atomics.notify(words, word)
-}
-
-/** 0 while the ring is in use. */
-export function ringState(memory: SharedArrayBuffer): number {
-  return Atomics.load(new Int32Array(memory, 0, TABLE), STATE)
-}
-
-/** @throws {SystemError} ERR_KOCI_ABORTED, ERR_KOCI_WORKER_DIED unless the ring is in use */
-export function throwIfLeft(state: number, subject: string): void {
-  if (state === STOPPED) throw createError('ABORTED', { subject })
-  if (state === BROKEN)
-    throw createError('WORKER_DIED', { subject, reason: 'it no longer reads ahead' })
-}
-
-function leave(memory: SharedArrayBuffer, state: number): void {
-  Atomics.compareExchange(new Int32Array(memory, 0, TABLE), STATE, 0, state)
-  wakeRing(memory)
-}
-
-class Ring {
-  readonly memory: SharedArrayBuffer
-  readonly words: Int32Array
-  readonly slots: Room[]
-  readonly batch: number
-  #unannounced = 0
-
-  constructor(memory: SharedArrayBuffer) {
-    const count = Math.floor(memory.byteLength / outputSize)
-    const start = dataOf(count)
-    this.memory = memory
-    this.words = new Int32Array(memory, 0, start / 4)
-    this.slots = Array.from({ length: count }, (_, index) => {
-      const bytes = Buffer.from(memory, start + index * outputSize, outputSize)
-      return { bytes, address: addressOf(bytes) }
-    })
-    // waking the other side is a system call and a change of threads: not for every slot
-    this.batch = Math.min(8, Math.max(1, count >> 3))
-  }
-
-  get state(): number {
-    return Atomics.load(this.words, STATE)
-  }
-
-  slotAt(position: number): number {
-    return position & (this.slots.length - 1)
-  }
-
-  /** Moves head or tail on; the other side is told now and then. */
-  advance(word: number, position: number, now: boolean): void {
-    Atomics.store(this.words, word, position)
-    this.#unannounced += 1
-    if (now || this.#unannounced >= this.batch) this.announce(word)
-  }
-
-  announce(word: number): void {
-    if (this.#unannounced === 0) return
-    this.#unannounced = 0
-    Atomics.notify(this.words, word)
-  }
-}
 
 /** The side that fills. */
 export class RingWriter {
@@ -183,7 +94,7 @@ export class RingWriter {
   /** The tail that is farthest behind. */
   #laggard(): number {
     const { words } = this.#ring
-    if (words[FOLLOWED] === 0) return TAIL
+    if (this.#ring.follower === 'nobody') return TAIL
     const ahead = (Atomics.load(words, TAIL) - Atomics.load(words, FOLLOWER_TAIL)) | 0
     return ahead > 0 ? FOLLOWER_TAIL : TAIL
   }
@@ -250,12 +161,13 @@ export class RingReader {
 
   /** Waits until there is a slot to be read. */
   #await(control: Control, subject: string): void {
-    const { words } = this.#ring
+    const { words, follower } = this.#ring
+    const ahead = follower === 'sums' ? FOLLOWER_TAIL : HEAD
     control.throwIfAborted(subject)
-    while (Atomics.load(words, HEAD) === this.#tail) {
+    while (Atomics.load(words, ahead) === this.#tail) {
       throwIfLeft(this.#ring.state, subject)
       this.#ring.announce(TAIL)
-      Atomics.wait(words, HEAD, this.#tail, patienceMs)
+      Atomics.wait(words, ahead, this.#tail, patienceMs)
       control.throwIfAborted(subject)
     }
   }
@@ -278,11 +190,26 @@ export class RingFollower {
       const slot = this.#ring.slotAt(this.#tail)
       const row = TABLE + slot * ROW
       const isEnd = words[row + 1] === END
+      words[row + SUMS] = 0
       const { bytes } = slots[slot] as Room
       see(words[row] as number, isEnd ? undefined : bytes.subarray(0, words[row + 2]))
       this.#tail = (this.#tail + 1) | 0
       this.#ring.advance(FOLLOWER_TAIL, this.#tail, isEnd)
     }
+  }
+
+  /** Leaves a sum with the slot that is being seen; without one, that there is none. */
+  leaveSum(sum: Uint8Array | undefined): void {
+    const slot = this.#ring.slotAt(this.#tail)
+    const row = TABLE + slot * ROW
+    const count = this.#ring.words[row + SUMS] as number
+    this.#ring.sumsAt(slot).set(sum ?? noSum, count * sumSize)
+    this.#ring.words[row + SUMS] = count + 1
+  }
+
+  /** Whether nobody reads any more what passes. */
+  get isLeft(): boolean {
+    return this.#ring.state !== 0
   }
 
   /** Waits until there is a slot to be seen; false once there will be none. */
@@ -297,7 +224,39 @@ export class RingFollower {
   }
 }
 
-/** Where the slots begin, the table being before them. */
-function dataOf(slots: number): number {
-  return Math.ceil(((TABLE + slots * ROW) * 4) / page) * page
+/** The sums that a follower left, as the reader comes to their slots. */
+export class SlotSums {
+  readonly #ring: Ring
+  #sums: Buffer = Buffer.alloc(0)
+  #left = 0
+  #at = 0
+
+  private constructor(ring: Ring) {
+    this.#ring = ring
+  }
+
+  /** Undefined if nobody leaves any. */
+  static of(memory: SharedArrayBuffer): SlotSums | undefined {
+    const ring = new Ring(memory)
+    return ring.follower === 'sums' ? new SlotSums(ring) : undefined
+  }
+
+  /** What comes next are the sums of the slot that this chunk is in. */
+  enter(chunk: Buffer): void {
+    const slot = this.#ring.slotOf(chunk)
+    this.#sums = this.#ring.sumsAt(slot)
+    this.#left = this.#ring.words[TABLE + slot * ROW + SUMS] as number
+    this.#at = 0
+  }
+
+  /** The next sum, valid until the chunk isn't; undefined where it isn't known. */
+  next(): Buffer | undefined {
+    if (this.#left === 0) return undefined
+    this.#left -= 1
+    const sum = this.#sums.subarray(this.#at, this.#at + sumSize)
+    this.#at += sumSize
+    return sum.equals(noSum) ? undefined : sum
+  }
 }
+
+const noSum = Buffer.alloc(sumSize)

@@ -1,6 +1,6 @@
 // Merged layers through one thread and through two or three: the same trees, the same errors, whatever the layers hold.
 import * as fc from 'fast-check'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
@@ -13,7 +13,9 @@ import { Layer } from '../../../lib/layer/layer.ts'
 import type { Limits } from '../../../lib/layer/limits.ts'
 import { outputSize } from '../../../lib/layer/native.ts'
 import { WorkerPool } from '../../../lib/layer/pool.ts'
+import { FileHashes } from '../../../lib/layer/file-hashes.ts'
 import { ReadAhead, readAheadBounds } from '../../../lib/layer/read-ahead.ts'
+import type { Follower } from '../../../lib/layer/ring-memory.ts'
 import { digestOf } from '../../../lib/oci/digest.ts'
 import type { Compression } from '../../../lib/oci/media-type.ts'
 import { openFiles } from '../../support/descriptors.ts'
@@ -129,6 +131,17 @@ async function outcome(
   return [...results, ...describeTree(target, { root: false, times })]
 }
 
+/** What is known of the files of a tree, by their paths. */
+function sumsOf(target: string, hashes: FileHashes): string[] {
+  return readdirSync(target, { recursive: true, encoding: 'utf8' })
+    .sort()
+    .flatMap(name => {
+      const stat = lstatSync(join(target, name), { bigint: true })
+      if (!stat.isFile()) return []
+      return [`${name} ${hashes.get(stat.ino)?.sha256.toString('hex')}`]
+    })
+}
+
 const nothing = null as unknown as []
 await t.test('any image, sound or not, comes out as through one thread', { skip }, async t => {
   const before = { ...readAheadBounds }
@@ -142,27 +155,37 @@ await t.test('any image, sound or not, comes out as through one thread', { skip 
       fc.array(spec, { minLength: 1, maxLength: 5 }),
       limits,
       fc.constantFrom(2, 4, 64),
-      fc.constantFrom(0, Infinity),
-      async (specs, limits, slots, hashing) => {
+      fc.constantFrom<Follower>('nobody', 'looks', 'sums'),
+      async (specs, limits, slots, follower) => {
+        const hashing = follower === 'nobody' ? Infinity : 0
         Object.assign(readAheadBounds, { budget: slots * outputSize, hashing })
         const dir = makeMemoryDir('koci-ahead-')
         try {
           const layers = specs.map((spec, index) => makeLayer(dir, index, spec))
+          const own = new FileHashes()
+          const given = new FileHashes()
           const one = await outcome(join(dir, 'one'), layers, async layer => {
             const job = await jobOf(layer, join(dir, 'one'), limits)
             const { hashes, ...rest } = extractBlob(job, new Control())
-            return { ...rest, hashed: hashes?.length }
+            if (hashes) own.merge(hashes)
+            return rest
           })
-          const ahead = await ReadAhead.start(pool, layers, limits, signal)
+          const ahead = await ReadAhead.start(pool, layers, limits, {
+            signal,
+            sumsFiles: follower === 'sums',
+          })
           const two = await outcome(join(dir, 'two'), layers, async layer => {
             const taken = ahead?.take(layer, limits)
             const job = await jobOf(layer, join(dir, 'two'), limits)
             const inflated = taken?.inflated
             const { hashes, ...rest } = await pool.extract(job, { inflated })
-            return { ...rest, hashed: hashes?.length }
+            if (hashes) given.merge(hashes)
+            return rest
           })
           await ahead?.stop()
           t.strictSame(two, one)
+          t.equal(given.length, own.length)
+          t.strictSame(sumsOf(join(dir, 'two'), given), sumsOf(join(dir, 'one'), own))
           for (const result of one)
             if (typeof result === 'object') codes.add((result as { code: string }).code)
           const left = openFiles().filter(file => file.startsWith(dir))
@@ -194,7 +217,10 @@ for (const hashing of [0, Infinity])
       )
       const bounds = { maxBytes: 10 * large.body.length, maxRatio: 2000 }
       const { signal } = new AbortController()
-      const ahead = (await ReadAhead.start(pool, layers, bounds, signal)) as ReadAhead
+      const ahead = (await ReadAhead.start(pool, layers, bounds, {
+        signal,
+        sumsFiles: true,
+      })) as ReadAhead
       const [, one, two, three, four, five] = layers as [
         Layer,
         Layer,
@@ -238,16 +264,32 @@ await t.test('it begins only where it pays', async t => {
     makeLayer(t.testdir(), 0, { members: [], compression: 'gzip', faults: [] })
   const { signal } = new AbortController()
   await using pool = new WorkerPool()
-  t.equal(await ReadAhead.start(pool, [layer()], {}, signal), undefined, 'little to read')
+  t.equal(
+    await ReadAhead.start(pool, [layer()], {}, { signal, sumsFiles: true }),
+    undefined,
+    'little to read',
+  )
   const before = { ...readAheadBounds }
   readAheadBounds.least = 0
   t.teardown(() => Object.assign(readAheadBounds, before))
-  t.equal(await ReadAhead.start(pool, [], {}, signal), undefined, 'nothing to read')
+  t.equal(
+    await ReadAhead.start(pool, [], {}, { signal, sumsFiles: true }),
+    undefined,
+    'nothing to read',
+  )
   await using narrow = new WorkerPool({ maxWorkers: 1 })
-  t.equal(await ReadAhead.start(narrow, [layer()], {}, signal), undefined, 'one thread')
+  t.equal(
+    await ReadAhead.start(narrow, [layer()], {}, { signal, sumsFiles: true }),
+    undefined,
+    'one thread',
+  )
   const placed = layer()
   placed.place({ by: 'test', verified: true })
-  t.equal(await ReadAhead.start(pool, [placed], {}, signal), undefined, 'found elsewhere')
+  t.equal(
+    await ReadAhead.start(pool, [placed], {}, { signal, sumsFiles: true }),
+    undefined,
+    'found elsewhere',
+  )
 })
 
 for (const stage of ['inflates', 'hashes'])
@@ -266,7 +308,7 @@ for (const stage of ['inflates', 'hashes'])
     const dir = t.testdir()
     const layer = makeLayer(dir, 0, { members: [], compression: 'gzip', faults: [] })
     const { signal } = new AbortController()
-    const ahead = await ReadAhead.start(pool, [layer], {}, signal)
+    const ahead = await ReadAhead.start(pool, [layer], {}, { signal, sumsFiles: true })
     const taken = ahead?.take(layer, {})
     mkdirSync(join(dir, 'out'))
     const job = await jobOf(layer, join(dir, 'out'), {})

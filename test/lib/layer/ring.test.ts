@@ -3,14 +3,13 @@ import { createError } from '../../../lib/errors.ts'
 import { Control } from '../../../lib/layer/control.ts'
 import { outputSize } from '../../../lib/layer/native.ts'
 import {
-  breakRing,
-  makeRing,
   RingFollower,
   RingReader,
   RingWriter,
-  stopRing,
+  SlotSums,
   type Verdict,
 } from '../../../lib/layer/ring.ts'
+import { breakRing, makeRing, stopRing } from '../../../lib/layer/ring-memory.ts'
 
 const subject = 'layer x'
 const failure: Verdict = {
@@ -123,7 +122,7 @@ await t.test('stopped, it ends both sides; without a writer, the reader', async 
 })
 
 await t.test('who follows sees everything once, and holds up who fills', async t => {
-  const memory = makeRing(4 * outputSize, true)
+  const memory = makeRing(4 * outputSize, 'looks')
   const writer = new RingWriter(memory)
   const control = new Control()
   const seen: string[] = []
@@ -146,3 +145,47 @@ await t.test('who follows sees everything once, and holds up who fills', async t
   t.strictSame(seen, ['0 bytes of 0', '0 ends', '1 bytes of 1', '1 ends'])
   new RingFollower(memory).follow(() => t.fail('the ring was left'))
 })
+
+await t.test(
+  'sums come with the slots that they were left with, and the reader after them',
+  async t => {
+    const memory = makeRing(4 * outputSize, 'sums')
+    const writer = new RingWriter(memory)
+    const control = new Control()
+    const sums = SlotSums.of(memory) as SlotSums
+    t.equal(SlotSums.of(makeRing(4 * outputSize, 'looks')), undefined)
+    writer.begin(0, control, subject)
+    for (const text of ['none', 'one', 'unknown', 'two']) writer.write(Buffer.from(text))
+    const follower = new RingFollower(memory)
+    const sum = (text: string): Buffer => Buffer.alloc(32, text)
+    let seen = 0
+    follower.follow((_, chunk) => {
+      const text = chunk?.toString()
+      if (text === 'one') follower.leaveSum(sum('1'))
+      if (text === 'unknown') follower.leaveSum(undefined)
+      if (text === 'two') {
+        follower.leaveSum(sum('2'))
+        follower.leaveSum(sum('3'))
+      }
+      seen += 1
+      // not yet for the reader: this one is still being seen
+      if (seen === 4) stopRing(memory)
+    })
+    const found: string[] = []
+    const reading = (): unknown =>
+      new RingReader(memory).read(0, control, subject, chunk => {
+        sums.enter(chunk)
+        const first = sums.next()
+        found.push(
+          `${chunk.toString()} ${first?.toString('latin1', 0, 1)} ${sums.next()?.toString('latin1', 0, 1)}`,
+        )
+      })
+    t.throws(reading, { code: 'ERR_KOCI_ABORTED' })
+    t.strictSame(found, [
+      'none undefined undefined',
+      'one 1 undefined',
+      'unknown undefined undefined',
+      'two 2 3',
+    ])
+  },
+)
