@@ -22,6 +22,7 @@ export class Session {
   readonly json: boolean
   readonly #strict: boolean
   readonly #progress: boolean
+  #isShowing = false
 
   /** @throws {UsageError} ERR_KOCI_INVALID_OPTION for a level there isn't, or two */
   constructor(args: Arguments, signal: AbortSignal) {
@@ -39,7 +40,9 @@ export class Session {
 
   /** Prints a line on standard output; control characters are shown, not sent. */
   print(line: string): void {
-    process.stdout.write(`${printable(line)}\n`)
+    // it takes the place of what is being shown, which is drawn anew below it
+    const clear = this.#isShowing && process.stdout.isTTY ? '\r\x1b[K' : ''
+    process.stdout.write(`${clear}${printable(line)}\n`)
   }
 
   /** Prints bytes as they are; waits for whoever reads them. */
@@ -71,6 +74,18 @@ export class Session {
    */
   async application(wishes: ChainWishes = {}): Promise<Koci> {
     return this.compose(await this.chain(wishes, await this.#front()))
+  }
+
+  /** Shows how far something is that may take long, where `application` would. */
+  async showing<T>(text: () => string, action: () => Promise<T>): Promise<T> {
+    if (!this.#progress || this.json || this.says('info')) return action()
+    const { statusOn } = await import('../middleware/progress/status-line.ts')
+    let result: T | undefined
+    this.#isShowing = true
+    await statusOn(process.stderr).during(text, async () => {
+      result = await action()
+    })
+    return result as T
   }
 
   /** An application with this chain. */

@@ -39,6 +39,7 @@ export {
   copyImages,
   type CopiedBlob,
   type CopyOptions,
+  type CopyProgress,
   type CopyReport,
 } from './layout/copy-images.ts'
 export { createImage } from './layout/create-image.ts'

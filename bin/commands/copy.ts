@@ -1,5 +1,5 @@
 // koci copy: images, byte for byte, into another layout or an archive.
-import type { CopiedBlob, CopyOptions } from '../../lib/layout/copy-images.ts'
+import type { CopiedBlob, CopyOptions, CopyProgress } from '../../lib/layout/copy-images.ts'
 import { parseImageReference } from '../../lib/oci/reference.ts'
 import type { Arguments } from '../arguments.ts'
 import type { Command } from '../command.ts'
@@ -40,7 +40,14 @@ export const copy: Command = {
     const options = readCopy(args)
     const { copyImages } = await import('../../lib/layout/copy-images.ts')
     const { signal } = session
-    const report = await copyImages({ ...options, signal })
+    let progress = 'copying'
+    const onProgress = ({ blobs, allBlobs, bytes, allBytes }: CopyProgress): void => {
+      progress = `copying blob ${blobs + 1} of ${allBlobs}, ${sizeOf(bytes)} of ${sizeOf(allBytes)} done`
+    }
+    const report = await session.showing(
+      () => progress,
+      () => copyImages({ ...options, signal, onProgress }),
+    )
     if (session.json) session.printJson({ target: options.target, ...report })
     else if (options.dryRun === true) for (const blob of report.blobs) session.print(line(blob))
   },

@@ -18,6 +18,8 @@ export const tag: Command = {
     const { findRef, withoutFullName } = await import('../../lib/layout/refs.ts')
 
     await using layout = await ImageLayout.open(path)
+    // what the tag leads to is to stay until the new one leads there, too
+    await layout.hold()
     const manifests = await layout.roots()
     const entry = findRef({ schemaVersion: 2, manifests }, refName, path)
     await layout.locateBlob(entry)

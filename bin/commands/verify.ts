@@ -18,12 +18,17 @@ export const verify: Command = {
     const { ImageLayout } = await import('../../lib/layout/image-layout.ts')
     const { verifyLayout } = await import('../../lib/layout/verify-layout.ts')
     await using layout = await ImageLayout.open(path)
-    const { problems, ...counts } = await verifyLayout(layout, {
-      signal: session.signal,
-      onProblem: ({ message, code }) => {
-        if (!session.json) session.print(`${message} [${code}]`)
-      },
-    })
+    let blobs = 0
+    const verifying = (): ReturnType<typeof verifyLayout> =>
+      verifyLayout(layout, {
+        signal: session.signal,
+        onProblem: ({ message, code }) => {
+          if (!session.json) session.print(`${message} [${code}]`)
+        },
+        onProgress: count => void (blobs = count),
+      })
+    const text = (): string => `verifying, ${blobs} blobs so far`
+    const { problems, ...counts } = await session.showing(text, verifying)
     if (session.json) session.printJson({ ...counts, problems })
     if (problems.length > 0)
       throw createError('LAYOUT_DAMAGED', { subject: path, count: problems.length })

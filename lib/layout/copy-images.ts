@@ -34,8 +34,8 @@ export interface CopyOptions {
   /** Nothing is written; the report says what would be. @default false */
   readonly dryRun?: boolean | undefined
   readonly signal?: AbortSignal | undefined
-  /** Told of each blob. */
-  readonly onBlob?: ((blob: CopiedBlob) => void) | undefined
+  /** Told before each blob. */
+  readonly onProgress?: ((progress: CopyProgress) => void) | undefined
 }
 
 /** A blob of the images, and how it came to the target. */
@@ -43,6 +43,14 @@ export interface CopiedBlob {
   readonly digest: Digest
   readonly size: number
   readonly how: Adoption
+}
+
+/** How far a copy is: blobs and bytes that are done, and all there are. */
+export interface CopyProgress {
+  readonly blobs: number
+  readonly allBlobs: number
+  readonly bytes: number
+  readonly allBytes: number
 }
 
 /** What was copied. */
@@ -174,19 +182,18 @@ type Write = (
 ) => Promise<CopiedBlob[]>
 
 const toArchive: Write = async (source, entries, blobs, options) => {
-  const { target, dryRun, signal, onBlob } = options
+  const { target, dryRun, signal } = options
   const index = { schemaVersion: 2, mediaType: ociTypes.index, manifests: entries }
-  const copied: CopiedBlob[] = []
+  const tell = teller(blobs, options)
   const archived = blobs.map(descriptor => ({
     descriptor,
     locate: () => {
-      onBlob?.(copiedBlob(descriptor, 'copy'))
+      tell(descriptor)
       return source.locateBlob(descriptor)
     },
   }))
   if (dryRun !== true) await writeArchive(path.resolve(target), index, archived, signal)
-  copied.push(...blobs.map(descriptor => copiedBlob(descriptor, 'copy')))
-  return copied
+  return blobs.map(descriptor => copiedBlob(descriptor, 'copy'))
 }
 
 const toLayout: Write = async (source, entries, blobs, options) => {
@@ -225,23 +232,38 @@ async function fill(
   source: ImageLayout,
   entries: readonly Descriptor[],
   blobs: readonly Descriptor[],
-  { dryRun, signal, onBlob }: CopyOptions,
+  options: CopyOptions,
 ): Promise<CopiedBlob[]> {
+  const { dryRun, signal } = options
+  const tell = teller(blobs, options)
   const copied: CopiedBlob[] = []
   if (dryRun !== true) await layout.hold()
   for (const descriptor of blobs) {
     if (signal?.aborted)
       throw createError('ABORTED', { subject: describe(descriptor) }, signal.reason)
+    tell(descriptor)
     const how =
       dryRun === true
         ? await wouldBe(layout, descriptor)
         : await layout.adoptBlob(await source.locateBlob(descriptor), descriptor)
-    const blob = copiedBlob(descriptor, how)
-    onBlob?.(blob)
-    copied.push(blob)
+    copied.push(copiedBlob(descriptor, how))
   }
   if (dryRun !== true) await layout.addEntries(entries)
   return copied
+}
+
+/** Tells how far it is, each time a blob begins. */
+function teller(
+  blobs: readonly Descriptor[],
+  { onProgress }: CopyOptions,
+): (begun: Descriptor) => void {
+  const allBytes = blobs.reduce((sum, { size }) => sum + size, 0)
+  const done = { blobs: 0, bytes: 0 }
+  return ({ size }) => {
+    onProgress?.({ ...done, allBlobs: blobs.length, allBytes })
+    done.blobs += 1
+    done.bytes += size
+  }
 }
 
 async function wouldBe(layout: ImageLayout, descriptor: Descriptor): Promise<Adoption> {

@@ -31,6 +31,8 @@ export interface VerifyOptions {
   readonly signal?: AbortSignal | undefined
   /** Told of each problem as it is found. */
   readonly onProblem?: ((problem: KociError) => void) | undefined
+  /** Told of how many blobs were begun, after each. */
+  readonly onProgress?: ((blobs: number) => void) | undefined
 }
 
 /**
@@ -169,6 +171,7 @@ class Verification {
     this.#check()
     try {
       await action()
+      this.#options.onProgress?.(this.#blobs.size)
     } catch (error) {
       const problem = wrapError(error, this.#layout.path)
       if (problem.code === 'ERR_KOCI_ABORTED') throw problem

@@ -1,7 +1,7 @@
 // progress(): how far layers and repacks are, on a line of the terminal, or in a line now and then.
 import type { Context } from '../../lib/context.ts'
 import type { Driver } from '../../lib/driver.ts'
-import { PlainLines, StatusLine, type ProgressStream } from './status-line.ts'
+import { statusOn, type ProgressStream } from './status-line.ts'
 
 export type { ProgressStream } from './status-line.ts'
 
@@ -22,7 +22,7 @@ const windowMs = 3000
 export function progress(options: ProgressOptions = {}): Driver {
   const { stream = process.stderr, force = false, interval = 30 } = options
   const isDrawn = force || stream.isTTY === true
-  const line = isDrawn ? new StatusLine(stream) : new PlainLines(stream, interval)
+  const line = statusOn(stream, { isDrawn, seconds: interval })
   return {
     name: 'progress',
     recipe: false,

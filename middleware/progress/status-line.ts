@@ -16,9 +16,19 @@ export interface Status {
 }
 
 const intervalMs = 100
+const plainSeconds = 30
+
+/** What fits a stream: a line of a terminal, or lines. */
+export function statusOn(
+  stream: ProgressStream,
+  options: { isDrawn?: boolean; seconds?: number } = {},
+): Status {
+  const { isDrawn = stream.isTTY === true, seconds = plainSeconds } = options
+  return isDrawn ? new StatusLine(stream) : new PlainLines(stream, seconds)
+}
 
 /** One line of a terminal, shared by the runs that are under way. */
-export class StatusLine implements Status {
+class StatusLine implements Status {
   readonly #stream: ProgressStream
   readonly #texts = new Set<() => string>()
   #timer: NodeJS.Timeout | undefined
@@ -60,7 +70,7 @@ export class StatusLine implements Status {
 }
 
 /** Lines, one for each interval that something takes: what is done sooner is done in silence. */
-export class PlainLines implements Status {
+class PlainLines implements Status {
   readonly #stream: ProgressStream
   readonly #seconds: number
 
