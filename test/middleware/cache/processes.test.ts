@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { childEnvironment } from '../../bin/run-koci.ts'
+import { childEnvironment, koci } from '../../bin/run-koci.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'
 import type { StoreTask } from '../../support/store-child.ts'
 import { Workshop } from '../../support/store.ts'
@@ -85,6 +85,30 @@ await t.test('several processes extract each layer once', async t => {
   )
   t.equal(shop.names.length, 3)
   t.same(shop.staging, [])
+})
+
+await t.test('gc takes nothing of what others are unpacking', async t => {
+  const golden = treesOf((await (await openShop()).unpack()).layers)
+  const shop = await openShop()
+  makeStore(shop.dir)
+  let isDone = false
+  const unpacking = Promise.all([1, 2, 3].map(() => start(shop).ended)).finally(() => {
+    isDone = true
+  })
+  const gc = ['cache', 'gc', '--dir', shop.dir, '--keep-bytes', '0', '--older-than', '0s']
+  while (!isDone) {
+    const { code, stderr } = await koci(gc)
+    t.equal(code, 0, stderr)
+  }
+  const outcomes = await unpacking
+  for (const { code, stderr } of outcomes) t.equal(code, 0, stderr)
+  const extracted = outcomes.flatMap(({ stdout }) => JSON.parse(stdout) as number[])
+  t.same(
+    extracted.toSorted((a, b) => a - b),
+    [0, 1, 2],
+  )
+  t.equal((await koci(gc)).code, 0)
+  await assertWhole(t, shop, golden)
 })
 
 await t.test('those who wait go on when who extracts is killed', async t => {
