@@ -56,7 +56,10 @@ const mistakes: [args: string[], message: RegExp][] = [
   [['ls', '--dir', '/nowhere/at/all'], /there is no store in \/nowhere\/at\/all/],
   [['gc', '--keep-bytes', '20 potatoes'], /20 potatoes is not a size such as 500M/],
   [['gc', '--older-than', '30'], /30 is not a time such as 12h/],
-  [['rm', ...on, 'abcdef'], /no such layer in .* - koci cache ls lists.*ERR_KOCI_LAYER_NOT_STORED/s],
+  [
+    ['rm', ...on, 'abcdef'],
+    /no such layer in .* - koci cache ls lists.*ERR_KOCI_LAYER_NOT_STORED/s,
+  ],
   [['rm', ...on], /expected <layer>/],
   [['clean'], /no such command/],
 ]

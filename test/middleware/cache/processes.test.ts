@@ -91,12 +91,12 @@ await t.test('gc takes nothing of what others are unpacking', async t => {
   const golden = treesOf((await (await openShop()).unpack()).layers)
   const shop = await openShop()
   makeStore(shop.dir)
-  let isDone = false
-  const unpacking = Promise.all([1, 2, 3].map(() => start(shop).ended)).finally(() => {
-    isDone = true
-  })
+  const done = new AbortController()
+  const unpacking = Promise.all([1, 2, 3].map(() => start(shop).ended)).finally(() =>
+    done.abort(),
+  )
   const gc = ['cache', 'gc', '--dir', shop.dir, '--keep-bytes', '0', '--older-than', '0s']
-  while (!isDone) {
+  while (!done.signal.aborted) {
     const { code, stderr } = await koci(gc)
     t.equal(code, 0, stderr)
   }
