@@ -102,7 +102,7 @@ class Finder {
   async find({ paths, trees, times }: Places): Promise<boolean> {
     for (const path of [...paths, ...trees]) this.#add(path)
     for (const [path, mtime] of times) {
-      if (this.#wasModified(path, mtime)) this.#add(path)
+      if (this.#mayDiffer(path, mtime)) this.#add(path)
       if (this.#turns.isDue()) await this.#turns.take()
     }
     for (const path of trees) await this.#addBeneath(path)
@@ -123,12 +123,14 @@ class Finder {
   }
 
   /** By the whole path, which no link can be in: it is of both trees, and nobody can change either. */
-  #wasModified(path: string, mtime: bigint): boolean {
+  #mayDiffer(path: string, mtime: bigint): boolean {
     const [older] = this.#trees
     const name = path === '' ? '.' : path
     const stat = older && tryStat(older.fdOf(older.root), cstring(Buffer.from(name, 'latin1')))
     // one that is too long for that is looked at as any other
-    return typeof stat !== 'object' || stat.mtime !== mtime
+    if (typeof stat !== 'object' || stat.mtime !== mtime) return true
+    // another name may have been beneath a directory that is gone, of which nothing else tells
+    return stat.nlink > 1 && !isDirectory(stat)
   }
 
   #add(path: string): void {

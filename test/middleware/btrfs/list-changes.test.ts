@@ -118,6 +118,16 @@ const cases: [
     ['M ', 'M a', 'M b', 'A c'],
   ],
   [
+    'one of two names goes with the directory that it is in',
+    live => {
+      directory(live, 'd/e')
+      write(live, 'a')
+      fs.linkSync(path.join(live, 'a'), path.join(live, 'd/e/b'))
+    },
+    live => fs.rmSync(path.join(live, 'd'), { recursive: true }),
+    ['M ', 'M a', 'D d'],
+  ],
+  [
     'contents change, and nothing that stat tells',
     live => write(live, 'a', 'one'),
     live => {
