@@ -75,7 +75,7 @@ await t.test('a stacked bundle is mounted and taken down, without flags', async 
     t.equal(code, 1)
     t.match(stderr, /driver koci-driver-shelf not found.*install it beside koci/)
     const other = await koci([command, '--use', 'mtree', 'bundle'], { cwd, env })
-    t.match(other.stderr, /made with shelf, which is not in the chain limits, mtree/)
+    t.match(other.stderr, /made with shelf, which is not in the chain progress, limits, mtree/)
   }
 })
 

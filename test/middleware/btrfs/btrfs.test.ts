@@ -14,8 +14,6 @@ import { makeImage } from '../../support/image.ts'
 import { threeLayers } from '../../support/store.ts'
 import { describeTree } from '../../support/tree.ts'
 
-t.setTimeout(120_000)
-
 let count = 0
 
 /** A store, an image in a layout, and room for bundles. */

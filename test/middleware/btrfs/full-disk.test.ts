@@ -11,8 +11,6 @@ import { mountpoint, onFileSystem } from '../../support/btrfs.ts'
 import { makeImage } from '../../support/image.ts'
 import { describeTree } from '../../support/tree.ts'
 
-t.setTimeout(120_000)
-
 const mib = 1 << 20
 const noSpace = { code: 'ERR_KOCI_IO', cause: { code: 'ENOSPC' } }
 

@@ -16,8 +16,6 @@ import { makeImage } from '../../support/image.ts'
 import { setWritable } from '../../support/set-writable.ts'
 import { threeLayers } from '../../support/store.ts'
 
-t.setTimeout(120_000)
-
 const day = 24 * 3_600_000
 const { signal } = new AbortController()
 let count = 0

@@ -14,8 +14,6 @@ import { mountpoint, onFileSystem } from '../../support/btrfs.ts'
 import { makeImage } from '../../support/image.ts'
 import { missing } from '../../support/peers.ts'
 
-t.setTimeout(120_000)
-
 const mib = 1 << 20
 const size = 16 * mib
 
