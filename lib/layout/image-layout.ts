@@ -304,7 +304,7 @@ export class ImageLayout {
     if (this.#writer) return this.#writer
     throw createError('READ_ONLY', {
       subject: this.path,
-      reason: 'it is an archive - copy the image into a layout directory first',
+      reason: 'it is an archive - koci copy puts the image into a layout that can be written',
     })
   }
 

@@ -113,7 +113,7 @@ function assertWritable(layout: ImageLayout): void {
   if (layout.readOnly)
     throw createError('READ_ONLY', {
       subject: layout.root,
-      reason: 'it is an archive - copy the image into a layout directory first',
+      reason: 'it is an archive - koci copy puts the image into a layout that can be written',
     })
 }
 
