@@ -149,7 +149,7 @@ function sizeOf(node: TreeNode, withContent: boolean): number | undefined {
   const pending = [node]
   for (let next = pending.pop(); next; next = pending.pop()) {
     if (next.inode.type === 'file') inodes.add(next.inode)
-    pending.push(...(next.children?.values() ?? []))
+    for (const child of next.children?.values() ?? []) pending.push(child)
   }
   return inodes.values().reduce((sum, { size }) => sum + size, 0)
 }

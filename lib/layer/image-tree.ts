@@ -22,14 +22,17 @@ export class TreeNode {
   inode: Inode
   readonly parent: TreeNode | undefined
   readonly children: Map<string, TreeNode> | undefined
+  /** Of its path, which may be far longer than what made it: that of each directory on the way counts, too. */
+  readonly pathLength: number
   /** The last layer that wrote it. */
   writtenIn: number
   /** The last layer that wrote it or something beneath it. */
   touchedIn: number
 
-  constructor(inode: Inode, parent: TreeNode | undefined, layer: number) {
+  constructor(inode: Inode, parent: TreeNode | undefined, name: string, layer: number) {
     this.inode = inode
     this.parent = parent
+    this.pathLength = parent ? parent.pathLength + 1 + name.length : 0
     this.children = inode.type === 'directory' ? new Map<string, TreeNode>() : undefined
     this.writtenIn = layer
     this.touchedIn = layer
@@ -38,7 +41,12 @@ export class TreeNode {
 
 /** How many names a tree may have: it is in memory. */
 export const maxNames = 4_000_000
+/** How long all its paths together may be: whoever compares trees has them in memory. */
+export const maxPathBytes: number = 2 ** 29
 const maxLinks = 255
+/** What no file system stores, and the engine therefore doesn't. */
+const maxName = 255
+const maxTarget = 4095
 
 /** A directory that no entry describes: always the same. */
 const implied: Inode = {
@@ -61,10 +69,11 @@ const implied: Inode = {
  * {LimitError} ERR_KOCI_LIMIT_EXCEEDED; as the engine does for the same entries
  */
 export class ImageTree {
-  readonly root: TreeNode = new TreeNode(implied, undefined, -1)
+  readonly root: TreeNode = new TreeNode(implied, undefined, '', -1)
   #layer = -1
   #entry = -1
   #names = 0
+  #pathBytes = 0
   /** The directory that was looked up last: neighbours come in runs. */
   #memo: { readonly path: string; readonly node: TreeNode } | undefined
 
@@ -91,12 +100,13 @@ export class ImageTree {
     const copy = new ImageTree()
     copy.#layer = this.#layer
     copy.#names = this.#names
+    copy.#pathBytes = this.#pathBytes
     copy.root.inode = this.root.inode
     const pending: [TreeNode, TreeNode][] = [[this.root, copy.root]]
     for (let next = pending.pop(); next; next = pending.pop()) {
       const [from, to] = next
       for (const [name, child] of from.children ?? []) {
-        const node = new TreeNode(child.inode, to, child.writtenIn)
+        const node = new TreeNode(child.inode, to, name, child.writtenIn)
         node.touchedIn = child.touchedIn
         to.children?.set(name, node)
         pending.push([child, node])
@@ -129,6 +139,8 @@ export class ImageTree {
     } else if (header.type === 'hardlink') this.#link(directory, name, rawPath, header)
     else if (header.type === 'symlink' && header.rawLinkname.length === 0)
       throw invalid(rawPath, 'the target is empty')
+    else if (header.type === 'symlink' && header.rawLinkname.length > maxTarget)
+      throw new SystemCallError(-errno.ENAMETOOLONG, 'symlinkat', rawPath)
     else this.#bind(directory, name, this.#inodeOf(header, header.type))
   }
 
@@ -161,15 +173,14 @@ export class ImageTree {
   }
 
   #bind(directory: TreeNode, name: string, inode: Inode): TreeNode {
+    if (name.length > maxName)
+      throw new SystemCallError(-errno.ENAMETOOLONG, 'openat', Buffer.from(name, 'latin1'))
     this.#unbind(directory, name)
-    if (++this.#names > maxNames)
-      throw createError('LIMIT_EXCEEDED', {
-        subject: 'image',
-        limit: 'number of names',
-        value: this.#names,
-        maximum: maxNames,
-      })
-    const node = new TreeNode(inode, directory, this.#layer)
+    const node = new TreeNode(inode, directory, name, this.#layer)
+    this.#names += 1
+    this.#pathBytes += node.pathLength
+    expectAtMost('number of names', this.#names, maxNames)
+    expectAtMost('length of all paths together', this.#pathBytes, maxPathBytes)
     directory.children?.set(name, node)
     this.#touch(directory)
     return node
@@ -183,7 +194,9 @@ export class ImageTree {
     const pending = [node]
     for (let next = pending.pop(); next; next = pending.pop()) {
       this.#names -= 1
-      pending.push(...(next.children?.values() ?? []))
+      this.#pathBytes -= next.pathLength
+      // not all at once: there may be more than a call has arguments
+      for (const child of next.children?.values() ?? []) pending.push(child)
     }
   }
 
@@ -310,6 +323,11 @@ export function* pairs(before: ImageTree, after: ImageTree): Generator<TreePair>
         after: after.children.get(name),
       })
   }
+}
+
+function expectAtMost(limit: string, value: number, maximum: number): void {
+  if (value > maximum)
+    throw createError('LIMIT_EXCEEDED', { subject: 'image', limit, value, maximum })
 }
 
 function invalid(subject: Buffer, reason: string): Error {

@@ -184,3 +184,24 @@ await t.test('an image that is damaged, a run that is aborted', async t => {
     },
   )
 })
+
+await t.test('a directory with more in it than a call has arguments', async t => {
+  const many = Array.from({ length: 150_000 }, (_, at) => file(`d/${at}`))
+  const layers = [[dir('d'), ...many], [file('z')]]
+  t.match(await differences(t, layers, [[file('z')]]), [{ kind: 'D', path: 'd' }])
+  t.match(await differences(t, layers, [...layers, [file('.wh.d')]]), [
+    { kind: 'D', path: 'd' },
+  ])
+})
+
+await t.test('little that says much: paths as long as an extended header can say', async t => {
+  const refused = (member: TarMember): Promise<unknown> =>
+    differences(t, [[file('a')]], [[member, file('l/f')]]).catch((error: unknown) => error)
+  t.match(await refused(file(`${'a/'.repeat(400_000)}f`)), {
+    code: 'ERR_KOCI_LIMIT_EXCEEDED',
+    message: /length of all paths together exceeded/,
+  })
+  const tooLong = { code: 'ERR_KOCI_IO', cause: { code: 'ENAMETOOLONG' } }
+  t.match(await refused(file('n'.repeat(256))), tooLong)
+  t.match(await refused(link('l', '/'.repeat(900_000))), tooLong)
+})
