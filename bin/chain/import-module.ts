@@ -55,6 +55,13 @@ export function placeOf(error: unknown): string | undefined {
 }
 
 const resolve: ResolveHookSync = (specifier, context, next) => {
+  const named = modules.get(specifier)
+  if (named) {
+    const found = next(specifier, context)
+    // where it is, if the name is a symlink's: that is what its imports see as their importer
+    modules.set(found.url, named)
+    return found
+  }
   const importer = context.parentURL === undefined ? undefined : modules.get(context.parentURL)
   if (!importer) return next(specifier, context)
   if (/^(\.{0,2}\/|file:)/.test(specifier)) {

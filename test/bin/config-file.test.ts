@@ -255,6 +255,11 @@ await t.test(
     write('side.ts', text, 0o664)
     symlinkSync('open/config.ts', `${base}/link.ts`)
     cases.push(['can be written by everybody', `${base}/link.ts`])
+    // what the file imports counts, too, where the file itself is reached by a link
+    write('elsewhere/imports.ts', `import './side.ts'`)
+    write('elsewhere/side.ts', text, 0o664)
+    symlinkSync('elsewhere/imports.ts', `${base}/link-imports.ts`)
+    cases.push(['can be written by its group', `${base}/link-imports.ts`])
     for (const [message, file] of cases)
       await t.rejects(runConfig(file), {
         code: 'ERR_KOCI_UNTRUSTED',
