@@ -28,6 +28,8 @@ export class TreeNode {
   writtenIn: number
   /** The last layer that wrote it or something beneath it. */
   touchedIn: number
+  /** The last layer that hid what lower layers had in it. */
+  clearedIn = -1
 
   constructor(inode: Inode, parent: TreeNode | undefined, name: string, layer: number) {
     this.inode = inode
@@ -228,12 +230,21 @@ export class ImageTree {
       if (node.touchedIn !== this.#layer) this.#unbind(parent, key)
       else if (node.children) {
         if (node.writtenIn !== this.#layer) node.inode = implied
-        for (const child of node.children.keys()) pending.push([node, child])
+        if (!this.#isCleared(node))
+          for (const child of node.children.keys()) pending.push([node, child])
       }
     }
   }
 
+  /** Once in a layer is enough: nothing of lower layers comes back within it. */
+  #isCleared(directory: TreeNode): boolean {
+    const isCleared = directory.clearedIn === this.#layer
+    directory.clearedIn = this.#layer
+    return isCleared
+  }
+
   #hideContent(directory: TreeNode): void {
+    if (this.#isCleared(directory)) return
     for (const name of directory.children?.keys() ?? []) this.#hide(directory, name)
   }
 

@@ -205,3 +205,14 @@ await t.test('little that says much: paths as long as an extended header can say
   t.match(await refused(file('n'.repeat(256))), tooLong)
   t.match(await refused(link('l', '/'.repeat(900_000))), tooLong)
 })
+
+await t.test('a directory that is hidden again and again is looked through once', async t => {
+  const many = Array.from({ length: 20_000 }, (_, at) => file(`d/${at}`))
+  const opaque = Array.from({ length: 20_000 }, () => file('d/.wh..wh..opq'))
+  const whiteouts = Array.from({ length: 20_000 }, () => file('.wh.d'))
+  const before = process.cpuUsage()
+  const layers = [[file('d/old')], [...many, ...opaque, ...whiteouts]]
+  t.equal((await differences(t, [[file('d/old')]], layers)).length, 20_001)
+  const { user } = process.cpuUsage(before)
+  t.ok(user < 30e6, `${user / 1e6} s; it was over a minute`)
+})
