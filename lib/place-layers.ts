@@ -1,7 +1,7 @@
 // The part of an unpack that is about layers: all are looked up first; what wasn't found is extracted, merged layers in
 // order, stacked ones at the same time. A stacked layer may turn out to depend on those below it: it then follows in order.
 import type { Context } from './context.ts'
-import { createError } from './errors.ts'
+import { createError, isError } from './errors.ts'
 import { extractLayer } from './layer/extract-layer.ts'
 import type { Layer } from './layer/layer.ts'
 import { OpenedLayers } from './layer/lower-stack.ts'
@@ -44,9 +44,10 @@ async function placeStacked(run: Run, context: Context): Promise<void> {
     try {
       await extract(run, context, layer)
     } catch (error) {
-      // it has to wait for those below it, if there are any
-      const reason = layer.index === 0 ? undefined : reasonItFailedAlone(error)
-      if (reason === undefined) throw error
+      // it has to wait for those below it; of the lowest one, what is wrong comes out when it is on top of nothing
+      const reason = reasonItFailedAlone(error)
+      const isFinal = layer.index === 0 && !isError(error, 'NEEDS_BELOW')
+      if (reason === undefined || isFinal) throw error
       layer.reopen(reason)
     }
   })

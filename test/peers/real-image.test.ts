@@ -154,7 +154,7 @@ await t.test(
     }
 
     const { changes: none } = await timed('koci repack, unchanged', () => packOurs('same'))
-    t.strictSame(none, [])
+    t.strictSame([...none], [])
     t.equal(await countLayers(images, 'same'), 3)
     if (withoutUmoci === false)
       await timed('umoci repack, unchanged', () => packTheirs('same-theirs'))
@@ -184,7 +184,7 @@ await t.test(
     }
 
     const { changes } = await timed('koci repack, refreshed', () => packOurs('same-again'))
-    t.strictSame(changes, [])
+    t.strictSame([...changes], [])
     const changed = describeTree(rootfs)
     const again = path.join(base, 'again')
     await app.unpack({ image: `${images}:changed`, bundle: again, rootless })
