@@ -44,7 +44,7 @@ async function placeStacked(run: Run, context: Context): Promise<void> {
     try {
       await extract(run, context, layer)
     } catch (error) {
-      // it has to wait for those below it; of the lowest one, what is wrong comes out when it is on top of nothing
+      // it has to wait for those below it; the lowest one has none, but only then says what it is that it doesn't have
       const reason = reasonItFailedAlone(error)
       const isFinal = layer.index === 0 && !isError(error, 'NEEDS_BELOW')
       if (reason === undefined || isFinal) throw error

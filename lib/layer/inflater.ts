@@ -1,5 +1,5 @@
 // What turns gzip members into bytes. Two can: Node's own zlib, which is always there, and Intel's ISA-L, where the system
-// has it, at twice the speed. Which one it was never shows in what comes out: both check header, checksum and length.
+// has it, at nearly twice the speed. Which one it was never shows in what comes out: both check header, checksum and length.
 import { createIsalInflater } from './isal-inflater.ts'
 import type { Room } from './native.ts'
 import { createZlibInflater } from './zlib-inflater.ts'

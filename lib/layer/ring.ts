@@ -177,6 +177,8 @@ export class RingReader {
 export class RingFollower {
   readonly #ring: Ring
   #tail: number
+  /** Of the slot that is being seen, once it has one. */
+  #sums: Buffer = Buffer.alloc(0)
 
   constructor(memory: SharedArrayBuffer) {
     this.#ring = new Ring(memory)
@@ -201,15 +203,11 @@ export class RingFollower {
   /** Leaves a sum with the slot that is being seen; without one, that there is none. */
   leaveSum(sum: Uint8Array | undefined): void {
     const slot = this.#ring.slotAt(this.#tail)
-    const row = TABLE + slot * ROW
-    const count = this.#ring.words[row + SUMS] as number
-    this.#ring.sumsAt(slot).set(sum ?? noSum, count * sumSize)
-    this.#ring.words[row + SUMS] = count + 1
-  }
-
-  /** Whether nobody reads any more what passes. */
-  get isLeft(): boolean {
-    return this.#ring.state !== 0
+    const place = TABLE + slot * ROW + SUMS
+    const count = this.#ring.words[place] as number
+    if (count === 0) this.#sums = this.#ring.sumsAt(slot)
+    this.#sums.set(sum ?? noSum, count * sumSize)
+    this.#ring.words[place] = count + 1
   }
 
   /** Waits until there is a slot to be seen; false once there will be none. */

@@ -28,7 +28,6 @@ import {
 } from '../../lib/fs/libc.ts'
 import { withTree } from '../../lib/fs/open-tree.ts'
 import type { DirNode, Rooted } from '../../lib/fs/rooted.ts'
-import { tryStat } from '../../lib/fs/stat.ts'
 import type { Places } from './replay.ts'
 
 /** Two snapshots, by their paths. */
@@ -91,6 +90,8 @@ class Finder {
   readonly #names: Names
   readonly #turns: Turns
   readonly #pending: string[] = []
+  #near: string | undefined
+  #nearNode: DirNode | undefined
 
   constructor(older: Rooted, newer: Rooted, names: Names, signal: AbortSignal) {
     this.#trees = [older, newer]
@@ -122,15 +123,24 @@ class Finder {
     return true
   }
 
-  /** By the whole path, which no link can be in: it is of both trees, and nobody can change either. */
+  /** What was under another name, or is the root, is looked at as what differs is. */
   #mayDiffer(path: string, mtime: bigint): boolean {
     const [older] = this.#trees
-    const name = path === '' ? '.' : path
-    const stat = older && tryStat(older.fdOf(older.root), cstring(Buffer.from(name, 'latin1')))
-    // one that is too long for that is looked at as any other
-    if (typeof stat !== 'object' || stat.mtime !== mtime) return true
+    const stat = older && this.#statNear(older, path)
+    if (!stat || stat.mtime !== mtime) return true
     // another name may have been beneath a directory that is gone, of which nothing else tells
     return stat.nlink > 1 && !isDirectory(stat)
+  }
+
+  /** The kernel tells of what is in one directory in a row: the directory is looked for once. */
+  #statNear(tree: Rooted, path: string): Stat | undefined {
+    if (path === '') return undefined
+    const end = parentEnd(path)
+    if (this.#near?.length !== end || !path.startsWith(this.#near)) {
+      this.#near = path.slice(0, end)
+      this.#nearNode = directoryAt(tree, this.#near)
+    }
+    return this.#nearNode && statIn(tree, this.#nearNode, path)
   }
 
   #add(path: string): void {
@@ -273,9 +283,16 @@ function directoryAt(tree: Rooted, path: string): DirNode | undefined {
 }
 
 function statAt(tree: Rooted, path: string): Stat | undefined {
-  if (path === '') return undefined
-  const slash = path.lastIndexOf('/')
-  const parent = directoryAt(tree, path.slice(0, Math.max(slash, 0)))
-  const name = cstring(Buffer.from(path.slice(slash + 1), 'latin1'))
-  return parent && statEntry(tree.fdOf(parent), name)
+  const parent = path === '' ? undefined : directoryAt(tree, path.slice(0, parentEnd(path)))
+  return parent && statIn(tree, parent, path)
+}
+
+/** Of a path, its last component's. */
+function statIn(tree: Rooted, parent: DirNode, path: string): Stat | undefined {
+  const name = Buffer.from(path.slice(path.lastIndexOf('/') + 1), 'latin1')
+  return statEntry(tree.fdOf(parent), cstring(name))
+}
+
+function parentEnd(path: string): number {
+  return Math.max(path.lastIndexOf('/'), 0)
 }
