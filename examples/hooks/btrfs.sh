@@ -12,7 +12,7 @@ ask() { printf '%s' "$document" | jq -r "$@"; }
 place() { printf '%s/%s' "$store" "$(printf %s "$1" | tr : _)"; }
 subvolume() { [ "$(stat -c %i "$1" 2> /dev/null)" = 256 ]; }
 quietly() { "$@" > /dev/null; }
-# the bundle's own read-only snapshot of what it is based on
+# the bundle's own snapshot of what it is based on; not read-only yet, so that koci can remove what a killed unpack left
 base=$state/base
 
 case $hook in
@@ -35,10 +35,10 @@ unpack.ociv1.layer.post-extract)
   # the name comes last: a snapshot is there whole or not at all, but what is in it has to be on disk before
   btrfs filesystem sync "$rootfs" && subvolume "$snapshot" ||
     quietly btrfs subvolume snapshot -r "$rootfs" "$snapshot" ;;
-unpack.ociv1.rootfs.mount) quietly btrfs subvolume snapshot -r "$rootfs" "$base" ;;
+unpack.ociv1.rootfs.mount) quietly btrfs subvolume snapshot "$rootfs" "$base" ;;
 unpack.ociv1.rootfs.unmount) ! subvolume "$base" || quietly btrfs subvolume delete "$base" ;;
 repack.ociv1.layer.delta-list)
-  now=$state/now && quietly btrfs subvolume snapshot -r "$rootfs" "$now"
+  now=$state/now && btrfs property set -ts "$base" ro true && quietly btrfs subvolume snapshot -r "$rootfs" "$now"
   trap 'quietly btrfs subvolume delete "$now"' EXIT
   # one line per operation: its name, a path, and of a rename the new one; a path is escaped as a format of printf(1)
   btrfs send -q --no-data -p "$base" "$now" | btrfs receive --dump | awk '
@@ -54,5 +54,5 @@ repack.ociv1.layer.delta-list)
       path=$(printf "${line#?}|") && (cd "$tree" && find "${path%|}" -print0 2> /dev/null) || : ;;
   esac; done < "$state/list" ;;
 repack.ociv1.layer.refresh-bundle)
-  quietly btrfs subvolume delete "$base" && quietly btrfs subvolume snapshot -r "$rootfs" "$base" ;;
+  quietly btrfs subvolume delete "$base" && quietly btrfs subvolume snapshot "$rootfs" "$base" ;;
 esac

@@ -1,11 +1,19 @@
 // The storage driver in sh with real subvolumes: what they make is what plain extraction makes, what they
 // list is what changed, and what one bundle extracted another finds.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { chmodSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  writeFileSync,
+} from 'node:fs'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { unmount } from '../../lib/fs/mount.ts'
 import { hooks, Koci, listDelta, mtree } from '../../middleware/index.ts'
+import { koci } from '../bin/run-koci.ts'
 import { installExample } from '../support/example-hooks.ts'
 import { hookPlace } from '../support/hooks.ts'
 import { makeImage, type TestLayer } from '../support/image.ts'
@@ -49,6 +57,7 @@ interface Stage {
   readonly layout: string
   readonly image: string
   readonly store: string
+  readonly toml: string
   app(): Koci
 }
 
@@ -64,6 +73,7 @@ async function stage(base: string): Promise<Stage> {
     layout,
     image,
     store,
+    toml,
     app: () => new Koci().use(hooks({ file: toml })).use(mtree()),
   }
 }
@@ -149,4 +159,23 @@ await t.test('btrfs.sh', { skip: noBtrfs }, async t => {
   const s = await stage(btrfs(t))
   await tell(t, s)
   t.ok(readdirSync(s.store).length >= layers.length)
+})
+
+await t.test('btrfs.sh: killed once its base is there', { skip: noBtrfs }, async t => {
+  const s = await stage(btrfs(t))
+  const bundle = path.join(s.base, 'bundle')
+  const toml = readFileSync(s.toml, 'utf8')
+  const dying = toml.replace(
+    /^mount = (.*)$/m,
+    'mount = [$1, { command = ["/bin/sh", "-c", "kill -9 $PPID"] }]',
+  )
+  const deadly = path.join(s.base, 'deadly.toml')
+  writeFileSync(deadly, dying, { mode: 0o644 })
+  const killed = await koci(['unpack', '--hooks', deadly, '--image', s.image, bundle])
+  t.equal(killed.code, null, killed.stderr)
+  t.ok(existsSync(path.join(bundle, 'hooks/base/gone')), 'its base is left')
+  await s.app().unpack({ image: s.image, bundle })
+  const plain = await plainly(s.image, path.join(s.base, 'plain'))
+  t.same(describeTree(path.join(bundle, 'rootfs')), describeTree(plain))
+  t.same([...(await listDelta(s.app(), { bundle }))], [])
 })
