@@ -12,7 +12,7 @@ import {
 } from './record.ts'
 
 /** Bytes of link targets and attributes beyond {@link extraShare} for each entry: all of them are in memory. */
-const maxExtras = 8 << 20
+const maxExtras = 4 << 20
 const extraShare = 128
 
 /** The attributes of an entry that are in columns of their own; see {@link Columns}. */

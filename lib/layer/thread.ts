@@ -22,8 +22,12 @@ export class Thread {
 
   constructor(onIdle: () => void, onEnd: () => void) {
     this.#onIdle = onIdle
-    // our own flags (loaders, say) would only slow the start down
-    this.#worker = new Worker(workerURL, { execArgv: [] })
+    this.#worker = new Worker(workerURL, {
+      // our own flags (loaders, say) would only slow the start down
+      execArgv: [],
+      // hardly anything is made for each entry; of a layer made to need it, V8 would let 48 MB of garbage gather
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    })
     this.#worker.unref()
     let reason: unknown = 'it exited'
     this.#worker.on('message', (answer: Answer) => {
