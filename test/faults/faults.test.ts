@@ -7,7 +7,7 @@ import { makeMemoryDir } from '../support/memory-dir.ts'
 import { namespace, runInNamespaces } from '../support/namespaces.ts'
 import { koci, type Outcome } from '../bin/run-koci.ts'
 import { finish, missing } from '../support/peers.ts'
-import { pointsOf, runWithFiles, type Point } from './inject.ts'
+import { pointsOf, runWith, runWithFiles, type Point } from './inject.ts'
 import { interrupt, meet } from './interrupt.ts'
 import { operations, World, type Operation } from './world.ts'
 
@@ -22,6 +22,16 @@ const refusals: readonly [call: string, operation: Operation][] = [
   ['fsync', 'repack'],
   ['umount2', 'refresh'],
   ['move_mount', 'refresh'],
+]
+
+/** Files of the bundle, the first of which is written first and the last last. */
+const written: readonly [operation: Operation, files: readonly string[]][] = [
+  [
+    'extract',
+    ['rootfs/usr/lib/a', 'rootfs/usr/share/d', 'rootfs/usr/lib/e', '.koci-koci.json'],
+  ],
+  ['unpack', ['.koci-config.json', '.koci-umoci.json', '.koci-koci.json']],
+  ['refresh', ['.koci-umoci.json', '.koci-koci.json']],
 ]
 
 /** Between too few for Node to begin, and enough. */
@@ -61,6 +71,28 @@ else {
       await t.test(`${operation} is refused ${call}`, async t => {
         t.same(await interrupt(world, operation, { call, when: 1 }, 'EIO'), [])
       })
+  for (const [operation, files] of namespace === 'host' ? written : [])
+    await t.test(`${operation} can't write`, async t => {
+      for (const file of files) {
+        const run = async (args: readonly string[]): Promise<Outcome> => {
+          const at = path.join(world.bundle, file)
+          const outcome = await runWith('EIO', { call: 'write', when: 1, path: at }, args)
+          t.equal(outcome.code, 1, file)
+          return outcome
+        }
+        t.same(await meet(world, operation, /EIO.*ERR_KOCI_/, run), [])
+      }
+    })
+  if (namespace === 'host')
+    await t.test("repack can't write a blob", async t => {
+      await world.begin('repack')
+      const log = path.join(directory, 'trace')
+      const all = await pointsOf(world.args('repack'), log, ['pwrite64'])
+      t.ok(all.length > 0)
+      // each thread of Node's pool has its own first, second and so on
+      for (const point of all)
+        t.same(await interrupt(world, 'repack', point, 'EIO'), [], `${point.when}`)
+    })
   for (const operation of namespace === 'host' ? (['unpack', 'refresh'] as const) : [])
     await t.test(`${operation} with few descriptors`, async t => {
       for (const most of descriptors) {

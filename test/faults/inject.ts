@@ -13,10 +13,11 @@ export const mutating: readonly string[] = [
   'fsopen fsconfig fsmount move_mount mount umount2',
 ].flatMap(calls => calls.split(' '))
 
-/** Where to interrupt: the `when`th call of this name in a thread, from 1. */
+/** Where to interrupt: the `when`th call of this name in a thread, from 1; with a path, of those that concern this file. */
 export interface Point {
   readonly call: string
   readonly when: number
+  readonly path?: string
 }
 
 /** What happens there. */
@@ -37,6 +38,8 @@ export async function pointsOf(
   for (const [, thread = '', call = ''] of readFileSync(log, 'latin1').matchAll(
     /^(\d+) +(\w+)\(/gm,
   )) {
+    // what strace has no name for it prints unasked, and can't interrupt
+    if (!calls.includes(call)) continue
     const byThread = counts.get(call) ?? new Map<string, number>()
     counts.set(call, byThread.set(thread, (byThread.get(thread) ?? 0) + 1))
   }
@@ -54,11 +57,12 @@ export function runWithFiles(most: number, args: readonly string[]): Promise<Out
 /** Runs koci with a fault. */
 export function runWith(
   fault: Fault,
-  { call, when }: Point,
+  { call, when, path }: Point,
   args: readonly string[],
 ): Promise<Outcome> {
   const what = fault === 'KILL' ? 'signal=KILL' : `error=${fault}`
   const flags = ['-e', `trace=${call}`, '-e', `inject=${call}:${what}:when=${when}`]
+  if (path !== undefined) flags.push('-P', path)
   return underStrace([...flags, '-o', '/dev/null'], args)
 }
 

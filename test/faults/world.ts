@@ -16,6 +16,7 @@ import { collect } from '../../middleware/cache/collect.ts'
 import { cache } from '../../middleware/cache/index.ts'
 import { Store } from '../../middleware/cache/store.ts'
 import { verify } from '../../middleware/cache/verify.ts'
+import { mtree } from '../../middleware/mtree/index.ts'
 import { overlay } from '../../middleware/overlay/index.ts'
 import { makeImage } from '../support/image.ts'
 import { finish } from '../support/peers.ts'
@@ -23,9 +24,10 @@ import type { TarMember } from '../support/tar-builder.ts'
 import { describeTree } from '../support/tree.ts'
 
 /** What can be interrupted. */
-export type Operation = 'unpack' | 'repack' | 'refresh' | 'mount' | 'gc'
+export const operations = ['unpack', 'extract', 'repack', 'refresh', 'mount', 'gc'] as const
 
-export const operations: readonly Operation[] = ['unpack', 'repack', 'refresh', 'mount', 'gc']
+/** `extract` unpacks without a store; all others are of stacked layers. */
+export type Operation = (typeof operations)[number]
 
 const mtime = 1_700_000_000
 const file = (name: string, body = name): TarMember => ({ name, body, mtime })
@@ -97,6 +99,8 @@ export class World {
           `${this.path}/images:base`,
           bundle,
         ]
+      case 'extract':
+        return ['unpack', '--no-hooks', '--image', `${this.path}/images:base`, bundle]
       case 'repack':
         return ['repack', '--image', `${this.path}/images:new`, bundle]
       case 'refresh':
@@ -112,7 +116,7 @@ export class World {
   async begin(operation: Operation): Promise<void> {
     await this.clear()
     this.#runs += 1
-    if (operation === 'unpack') return
+    if (operation === 'unpack' || operation === 'extract') return
     await this.run('unpack')
     if (operation === 'gc' || operation === 'mount') await this.#umount()
     if (operation === 'gc') rmSync(this.bundle, { recursive: true })
@@ -125,6 +129,9 @@ export class World {
     switch (operation) {
       case 'unpack':
         await this.#app().unpack({ image: `${directory}/images:base`, bundle })
+        break
+      case 'extract':
+        await new Koci().use(mtree()).unpack({ image: `${directory}/images:base`, bundle })
         break
       case 'repack':
       case 'refresh': {
@@ -144,14 +151,12 @@ export class World {
   /** What doesn't hold after an operation that came to its end; nothing is left to be cleaned up then. */
   async problems(operation: Operation): Promise<string[]> {
     const problems: string[] = []
-    if (operation === 'unpack' || operation === 'mount')
+    if (operation === 'unpack' || operation === 'extract' || operation === 'mount')
       problems.push(...difference(describeTree(this.#rootfs), this.#golden, 'rootfs'))
     if (operation === 'repack' || operation === 'refresh')
       problems.push(...(await this.#problemsOfImage(operation === 'refresh')))
-    if (operation !== 'gc') {
-      problems.push(...leftIn(this.bundle, name => name.startsWith('.koci-')))
-      await this.#umount()
-    }
+    problems.push(...leftIn(this.bundle, name => name.startsWith('.koci-')))
+    if (operation !== 'gc' && operation !== 'extract') await this.#umount()
     problems.push(...this.mounts().map(mount => `still mounted: ${mount}`))
     await this.#inStore(async store => {
       for await (const { name, state } of verify(store))
