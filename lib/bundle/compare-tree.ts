@@ -2,6 +2,7 @@
 // metadata and content, because every change moves the ctime; only what isn't so is looked at and read. A directory
 // that is unchanged in that sense still has the recorded names, so it isn't even listed.
 import { change, type Change } from '../change.ts'
+import { ChangeSorter, type ChangeList } from '../change-list.ts'
 import { createError, isError, wrapError } from '../errors.ts'
 import { readXattrs, XattrReader } from '../fs/entry-xattrs.ts'
 import { S_IFDIR, S_IFMT, S_IFREG, type CString, type Stat } from '../fs/libc.ts'
@@ -61,10 +62,11 @@ export async function compareTree(
   root: Rooted,
   record: TreeRecord,
   options: CompareOptions = {},
-): Promise<Change[]> {
+): Promise<ChangeList> {
   const { subject = 'rootfs' } = options
   try {
-    return await new Comparison(root, record, options, subject).run()
+    using comparison = new Comparison(root, record, options, subject)
+    return await comparison.run()
   } catch (error) {
     throw wrapError(error, subject)
   }
@@ -134,7 +136,7 @@ function compareName(record: TreeRecord, row: number, name: CString): number {
   return -name.compare(record.names, record.nameStart(row), nameEnd[row])
 }
 
-class Comparison {
+class Comparison implements Disposable {
   readonly #root: Rooted
   readonly #record: TreeRecord
   readonly #verifyContent: boolean
@@ -143,7 +145,7 @@ class Comparison {
   readonly #hasher: FileHasher
   readonly #xattrs = new XattrReader()
   readonly #mountID: number
-  readonly #changes: Change[] = []
+  readonly #changes = new ChangeSorter()
   /** By inode. */
   readonly #linked = new Map<bigint, Names>()
   /** Rows that were found unchanged. */
@@ -162,7 +164,7 @@ class Comparison {
     this.#settled = new Uint8Array(record.count)
   }
 
-  async run(): Promise<Change[]> {
+  async run(): Promise<ChangeList> {
     const root = this.#root
     const time = freshTime(root)
     this.#turns.check()
@@ -180,7 +182,11 @@ class Comparison {
     }
     this.#record.settle(this.#settled, this.#extras, time)
     this.#addAliases()
-    return this.#changes.sort((a, b) => Buffer.compare(a.rawPath, b.rawPath))
+    return this.#changes.finish()
+  }
+
+  [Symbol.dispose](): void {
+    this.#changes[Symbol.dispose]()
   }
 
   #nextVisit({ listing, visits, next }: Frame): Visit | undefined {
@@ -226,7 +232,7 @@ class Comparison {
       const xattrs = readXattrs(fd)
       const extra = xattrs.length > 0 ? { xattrs } : undefined
       const verdict = this.#entries.compareMetadata(row, stat, extra)
-      if (verdict === 'different') this.#changes.push(change('M', path))
+      if (verdict === 'different') this.#changes.add(change('M', path))
       const hasSameNames = await this.#compareListed(frame, row)
       if (hasSameNames) this.#settle(row, stat, extra, verdict)
     }
@@ -376,12 +382,12 @@ class Comparison {
   }
 
   #add(kind: Change['kind'], parent: Buffer, name: CString): void {
-    this.#changes.push(change(kind, joinPath(parent, bytesOf(name))))
+    this.#changes.add(change(kind, joinPath(parent, bytesOf(name))))
   }
 
   #addLinked(kind: 'A' | 'M', parent: Buffer, name: CString, stat: Stat): void {
     const added = change(kind, joinPath(parent, bytesOf(name)))
-    this.#changes.push(added)
+    this.#changes.add(added)
     if (stat.nlink > 1) this.#namesOf(stat).changed.push(added.rawPath)
   }
 
@@ -399,7 +405,7 @@ class Comparison {
     for (const { changed, same } of this.#linked.values()) {
       if (changed.length === 0) continue
       for (const { parent, name } of same)
-        this.#changes.push(change('M', joinPath(parent, bytesOf(name)), changed))
+        this.#changes.add(change('M', joinPath(parent, bytesOf(name)), changed))
     }
   }
 

@@ -2,6 +2,7 @@
 // that what is seen stays the same to the last byte. The old one isn't touched: files get a second name in the new one.
 import { mkdirSync } from 'node:fs'
 import type { Change } from '../../lib/change.ts'
+import type { ChangeList } from '../../lib/change-list.ts'
 import { wrapError } from '../../lib/errors.ts'
 import {
   cstring,
@@ -30,7 +31,7 @@ const slash = 0x2f
 export function rebaseUpper(
   from: string,
   to: string,
-  changes: readonly Change[],
+  changes: ChangeList,
   { dialect, durable }: { readonly dialect: Dialect; readonly durable: boolean },
 ): void {
   try {
@@ -65,11 +66,8 @@ class Rebase {
     this.#directories.push([old.root, made.root])
   }
 
-  run(changes: readonly Change[]): void {
-    for (const { kind, rawPath } of changes.toSorted((a, b) =>
-      Buffer.compare(a.rawPath, b.rawPath),
-    ))
-      if (rawPath.length > 0) this.#take(kind, rawPath)
+  run(changes: ChangeList): void {
+    for (const { kind, rawPath } of changes) if (rawPath.length > 0) this.#take(kind, rawPath)
     for (const [old, made] of this.#directories) {
       const look = lookOf(this.#old.fdOf(old), this.#dialect)
       // widened for the while, if we don't override modes

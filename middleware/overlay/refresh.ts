@@ -17,7 +17,7 @@ export async function refreshUpper(
   const stack = planStack(newLayers, extraction, home)
   const from = home.upper
   const number = home.upperNumber
-  const changes = await listUpper({ upper: from, stack, dialect, signal })
+  using changes = await listUpper({ upper: from, stack, dialect, signal })
   const next = Math.max(...home.upperNumbers(), number) + 1
   context.defer(() => {
     home.upperNumber = number

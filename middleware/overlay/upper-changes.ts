@@ -4,6 +4,7 @@
 import { joinPath } from '../../lib/bundle/record.ts'
 import { Turns } from '../../lib/bundle/scan.ts'
 import { change, type Change } from '../../lib/change.ts'
+import { ChangeSorter, type ChangeList } from '../../lib/change-list.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
 import { readXattrs, XattrReader, type Xattr } from '../../lib/fs/entry-xattrs.ts'
 import {
@@ -48,7 +49,7 @@ export interface UpperOptions {
 }
 
 /**
- * The changes that an upper directory holds, in no order: what `compareTree` says of a rootfs in which the same was done,
+ * The changes that an upper directory holds, sorted bytewise: what `compareTree` says of a rootfs in which the same was done,
  * but for links between names of lower layers, which copying up breaks.
  *
  * An opaque directory becomes a deletion of each name that it hides; whiteouts of what no lower layer has are nothing. Names
@@ -56,12 +57,12 @@ export interface UpperOptions {
  * @throws {UnsupportedError} ERR_KOCI_UPPER_UNREADABLE for a directory that was moved, or a file without its content, as
  * `redirect_dir` and `metacopy` make them; {SystemError} ERR_KOCI_IO, ERR_KOCI_ABORTED
  */
-export async function listUpper(options: UpperOptions): Promise<Change[]> {
+export async function listUpper(options: UpperOptions): Promise<ChangeList> {
   const { upper, stack, dialect, signal } = options
   const rooted = openTree(upper)
   try {
     using lowers = openLowerStack(stack.dirs, dialect)
-    const walk = new UpperWalk(rooted, stack.root, dialect, new Turns(signal, upper))
+    using walk = new UpperWalk(rooted, stack.root, dialect, new Turns(signal, upper))
     return await walk.run(lowers.root?.directory)
   } catch (error) {
     throw wrapError(error, upper)
@@ -89,7 +90,7 @@ interface Marks {
   readonly hasXwhiteouts: boolean
 }
 
-class UpperWalk {
+class UpperWalk implements Disposable {
   readonly #upper: Rooted
   readonly #root: Look
   readonly #dialect: Dialect
@@ -97,7 +98,7 @@ class UpperWalk {
   readonly #namespace: string
   readonly #xattrs = new XattrReader()
   readonly #comparer = new ContentComparer()
-  readonly #changes: Change[] = []
+  readonly #changes = new ChangeSorter()
   /** By inode. */
   readonly #linked = new Map<bigint, Names>()
 
@@ -109,11 +110,11 @@ class UpperWalk {
     this.#namespace = overlayNamespace(dialect) ?? ''
   }
 
-  async run(lowers: LowerDirectory | undefined): Promise<Change[]> {
+  async run(lowers: LowerDirectory | undefined): Promise<ChangeList> {
     const upper = this.#upper
     const root = Buffer.alloc(0)
     if (!isSameLook(lookOf(upper.fdOf(upper.root), this.#dialect), this.#root))
-      this.#changes.push(change('M', root))
+      this.#changes.add(change('M', root))
     const rest: Visit[] = [{ node: upper.root, path: root, below: lowers }]
     for (let visit = rest.pop(); visit; visit = rest.pop()) {
       for (const name of this.#list(visit)) {
@@ -123,7 +124,11 @@ class UpperWalk {
       }
     }
     this.#addLinked()
-    return this.#changes
+    return this.#changes.finish()
+  }
+
+  [Symbol.dispose](): void {
+    this.#changes[Symbol.dispose]()
   }
 
   /** The names in a directory; what an opaque one hides is listed on the way. */
@@ -277,7 +282,7 @@ class UpperWalk {
   }
 
   #add(kind: Change['kind'], path: Buffer): void {
-    this.#changes.push(change(kind, path))
+    this.#changes.add(change(kind, path))
   }
 
   #addFile(kind: 'A' | 'M', path: Buffer, stat: Stat): void {
@@ -302,7 +307,7 @@ class UpperWalk {
       // files that were equal, and are one now
       const areJoined = new Set(same.map(({ below }) => below)).size > 1
       for (const { path } of same)
-        if (changed.length > 0) this.#changes.push(change('M', path, changed))
+        if (changed.length > 0) this.#changes.add(change('M', path, changed))
         else if (areJoined) this.#add('M', path)
     }
   }

@@ -11,7 +11,7 @@ import { asLines, inTree } from '../../support/rootfs.ts'
 function apply(
   root: string,
   recorded: TreeRecord,
-  changes: Change[],
+  changes: Iterable<Change>,
   packed?: FileHashes,
 ): Promise<TreeRecord> {
   return inTree(root, tree => applyChanges(tree, recorded, changes, { packed }))
