@@ -71,12 +71,13 @@ async function runCommand(
 ): Promise<number> {
   const options = { ...globalOptions, ...command.options }
   const split = splitArgs(args, options, `${programName} ${entry.name}`)
-  const { commandHelp, parse } = await import('./parse.ts')
   if (split.help) {
+    const { commandHelp } = await import('./help.ts')
     process.stdout.write(`${await commandHelp(entry, command)}\n`)
     return 0
   }
-  const parsed = await parse(entry, command, split)
+  const { parse } = await import('./parse.ts')
+  const parsed = parse(entry, command, split)
   const interruption = listenForSignals()
   const session = new Session(parsed, interruption.signal)
   try {
@@ -106,7 +107,7 @@ async function runWithoutCommand(
     return 0
   }
   splitArgs(args, globalOptions, callOf(group))
-  const { groupHelp } = await import('./parse.ts')
+  const { groupHelp } = await import('./help.ts')
   process.stdout.write(`${await groupHelp(group)}\n`)
   return 0
 }
@@ -121,7 +122,7 @@ async function showTopic(
   if (!found)
     return fail(usageError(`help ${topic}`, `no help topic for '${topic}'`), unknownCommand)
   if (isGroup(found)) return showTopic(found, more, fail)
-  const { commandHelp } = await import('./parse.ts')
+  const { commandHelp } = await import('./help.ts')
   process.stdout.write(`${await commandHelp(found, await found.load())}\n`)
   return 0
 }

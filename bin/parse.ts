@@ -1,29 +1,21 @@
-// yargs at work: words become typed arguments, and options become help that fits a terminal.
-import yargs, { type Argv, type Options as YargsOption } from 'yargs'
+// Words become typed arguments, by the parser of yargs alone: the rest of it is loaded for help only, as it takes longer to
+// load than all of a small command takes.
+import parser from 'yargs-parser'
 import { Arguments } from './arguments.ts'
 import type { Command, Option, Options } from './command.ts'
-import { isGroup, lastWord, type CommandEntry, type CommandGroup } from './commands.ts'
+import type { CommandEntry } from './commands.ts'
 import { globalOptions } from './options.ts'
-import { programName } from './program-name.ts'
 import type { SplitArgs } from './split-args.ts'
-import { usageError } from './usage-error.ts'
+import { placeholders, usageError } from './usage-error.ts'
 
 /**
  * Reads what `splitArgs` sorted.
  * @throws {UsageError} ERR_KOCI_INVALID_OPTION for an option or argument that is missing, empty, or too many
  */
-export async function parse(
-  entry: CommandEntry,
-  command: Command,
-  split: SplitArgs,
-): Promise<Arguments> {
+export function parse(entry: CommandEntry, command: Command, split: SplitArgs): Arguments {
   const { flags, positionals } = split
   const options = { ...globalOptions, ...command.options }
-  const values = await plainYargs()
-    .options(typesOf(options))
-    .strictOptions()
-    .parseAsync([...flags])
-  const args = new Arguments(positionals, values)
+  const args = new Arguments(positionals, readFlags(flags, options))
   for (const [name, option] of Object.entries(options)) checkOption(name, option, args)
   checkPositionals(
     entry.name,
@@ -33,100 +25,22 @@ export async function parse(
   return args
 }
 
-/** Help for one command, in lines of at most 80 columns. */
-export async function commandHelp(entry: CommandEntry, command: Command): Promise<string> {
-  const { name, alias, description } = entry
-  const { options, positionals, notes, examples } = command
-  const needed = Object.entries(options).filter(([, { required }]) => required)
-  const words = [
-    programName,
-    name,
-    ...needed.map(flagOf),
-    '[options]',
-    ...placeholders(positionals),
-  ]
-  const names = alias === undefined || isUmoci ? name : `${name}, ${lastWord(alias)}`
-  const program = plainYargs().usage(`Usage: ${words.join(' ')}`)
-  describe(program, 'Options:', options)
-  const others = Object.entries(globalOptions).filter(([option]) => !options[option])
-  describe(program, 'Options of all commands:', Object.fromEntries(others))
-  const lines = examples.map(line => `  ${asCalled(line)}`).join('\n')
-  program.epilogue(`${notes === undefined ? '' : `${notes}\n\n`}Examples:\n${lines}`)
-  return `${heading(names, description)}\n\n${await program.getHelp()}`
-}
-
-/** What is said where a command is missing: the commands of the program, or of a group. */
-export async function groupHelp(group: CommandGroup): Promise<string> {
-  const call = group.name === '' ? programName : `${programName} ${group.name}`
-  const help = plainYargs()
-    .scriptName(call)
-    .usage(`Usage: ${call} <command> [options] [arguments]`)
-  for (const found of group.commands) {
-    const alias = isGroup(found) ? undefined : found.alias
-    const names = [found.name, ...(alias === undefined ? [] : [alias])].map(lastWord)
-    help.command(names, found.description)
-  }
-  const version: Option = { type: 'switch', description: 'show the version (-v)' }
-  describe(help, 'Options:', group.name === '' ? { ...globalOptions, version } : globalOptions)
-  help.epilogue(`${call} help <command> shows the options of a command.`)
-  return `${heading(group.name, group.description)}\n\n${await help.getHelp()}`
-}
-
-/** Scripts that look at umoci's help look at its first two lines. */
-const isUmoci = programName === 'umoci'
-
-function heading(name: string, description: string): string {
-  const line = `${programName}${name === '' ? '' : ` ${name}`} - ${description}`
-  return isUmoci ? `NAME:\n   ${line}` : line
-}
-
-/** An example under the name that the program was called by. */
-function asCalled(example: string): string {
-  return example.replace(/^koci /, `${programName} `)
-}
-
-/** Puts options into help. Such a program is never parsed with, so the value can be a part of the name. */
-function describe(program: Argv, heading: string, options: Options): void {
-  for (const entry of Object.entries(options)) {
-    if (entry[1].hidden) continue
-    const flag = flagOf(entry).slice(2)
-    program.option(flag, { description: entry[1].description }).group(flag, heading)
-  }
-}
-
-function flagOf([name, { value }]: [string, Option]): string {
-  return value === undefined ? `--${name}` : `--${name}=${value}`
-}
-
-function typesOf(options: Options): Record<string, YargsOption> {
-  const types = {
-    text: { string: true },
-    list: { string: true, array: true },
-    switch: { boolean: true },
-  }
-  return Object.fromEntries(
-    Object.entries(options).map(([name, { type }]) => [name, types[type]]),
-  )
-}
-
-function plainYargs(): Argv {
-  // its second argument would be asked of the kernel, and there may be no working directory any more
-  return yargs([], '/')
-    .scriptName(programName)
-    .locale('en')
-    .wrap(Math.min(80, process.stdout.columns || 80))
-    .help(false)
-    .version(false)
-    .exitProcess(false)
-    .fail(false)
-    .parserConfiguration({
+function readFlags(flags: readonly string[], options: Options): Record<string, unknown> {
+  const namesOf = (...types: Option['type'][]): string[] =>
+    Object.keys(options).filter(name => types.includes((options[name] as Option).type))
+  return parser([...flags], {
+    string: namesOf('text', 'list'),
+    array: namesOf('list'),
+    boolean: namesOf('switch'),
+    configuration: {
       'boolean-negation': false,
       'camel-case-expansion': false,
       'dot-notation': false,
       'greedy-arrays': false,
       'parse-numbers': false,
       'parse-positional-numbers': false,
-    })
+    },
+  })
 }
 
 function checkOption(name: string, option: Option, args: Arguments): void {
@@ -154,8 +68,4 @@ function checkPositionals(
   }
   for (const [at, text] of given.entries())
     if (text === '') throw usageError(name, `argument <${expected[at]}> is empty`)
-}
-
-function placeholders(names: readonly string[]): string[] {
-  return names.map(name => `<${name}>`)
 }

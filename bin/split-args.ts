@@ -1,4 +1,4 @@
-// The words of a command line, made plain before yargs gets them: `koci [globals] command [options] [arguments]`.
+// The words of a command line, made plain before they are parsed: `koci [globals] command [options] [arguments]`.
 // Every option is known by name here, so that nothing is guessed: umoci's forms (-flag, --flag=true) mean what they
 // mean there, a value may look like an option, and what nobody knows is an error that names what was meant.
 import type { Option, Options } from './command.ts'
@@ -7,7 +7,7 @@ import { didYouMean, usageError } from './usage-error.ts'
 
 /** A command line in pieces. */
 export interface SplitArgs {
-  /** `--name`, `--name value`, or `--name=value` where the value starts with a dash: as yargs reads them exactly. */
+  /** `--name`, `--name value`, or `--name=value` where the value starts with a dash: as the parser of yargs reads them exactly. */
   readonly flags: readonly string[]
   readonly positionals: readonly string[]
   /** Whether help was asked for; mistakes don't count then. */

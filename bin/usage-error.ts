@@ -12,3 +12,8 @@ export function didYouMean(typed: string, words: Iterable<string>, prefix = ''):
   const best = nearest(typed, words)
   return best === undefined ? '' : ` - did you mean ${prefix}${best}?`
 }
+
+/** Arguments as help and errors show them. */
+export function placeholders(names: readonly string[]): string[] {
+  return names.map(name => `<${name}>`)
+}

@@ -130,7 +130,12 @@ function countsOf({ layers }: Context): {
 
 function plural(count: number, noun: string): string {
   const words = count === 1 ? noun : `${noun.replace(/y$/, 'ie')}s`
-  return `${count.toLocaleString('en')} ${words}`
+  return `${grouped(count)} ${words}`
+}
+
+/** 1,234,567; asking Node for it would load its tables of all languages, a tenth of what a small repack takes. */
+function grouped(count: number): string {
+  return String(count).replaceAll(/\B(?=(\d{3})+$)/g, ',')
 }
 
 function stopwatch(): () => string {

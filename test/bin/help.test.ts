@@ -83,7 +83,7 @@ for (const entry of allCommands())
       t.ok(name, example)
       const args = example.split(' ').slice(1 + (name ?? '').split(' ').length)
       const split = splitArgs(args, { ...globalOptions, ...command.options }, 'koci')
-      await t.resolves(parse(entry, command, split))
+      t.doesNotThrow(() => parse(entry, command, split))
     }
   })
 

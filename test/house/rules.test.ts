@@ -41,7 +41,7 @@ const directions: { from: RegExp; to: RegExp[]; why: string }[] = [
   },
   {
     from: /^bin\//,
-    to: [/^bin\//, /^lib\//, /^middleware\//, /^node:/, /^yargs(\/.*)?$/, /^package\.json$/],
+    to: [/^bin\//, /^lib\//, /^middleware\//, /^node:/, /^yargs(-parser)?$/, /^package\.json$/],
     why: 'the command line is on top',
   },
   {
