@@ -150,6 +150,20 @@ async function onBtrfs(base: string): Promise<void> {
         t.same(await world.problems(operation), [], `${point.call} ${point.when}`)
       }
     })
+  await t.test('refresh lacks room for a snapshot', async t => {
+    await world.begin('refresh')
+    const log = path.join(base, 'trace')
+    const points = await pointsOf(world.args('refresh'), log, ['ioctl'], /SNAP_CREATE/)
+    // to see what changed, and of the new base
+    t.ok(points.length >= 2, `${points.length} snapshots`)
+    for (const point of points) {
+      await world.begin('refresh')
+      const { code, stderr } = await runWith('ENOSPC', point, world.args('refresh'))
+      t.equal(code, 1)
+      t.match(stderr, /ENOSPC[^\n]*\[ERR_KOCI_/, `ioctl ${point.when}`)
+      t.same(await world.problems('refresh'), [], `ioctl ${point.when}`)
+    }
+  })
 }
 
 /** Some of all, as far apart as can be. */

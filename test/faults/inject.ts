@@ -25,28 +25,28 @@ export type Fault = 'KILL' | 'ENOSPC' | 'EIO'
 
 const limitMs = 60_000
 
-/** All points that a run passes, in no order. The run has to succeed. */
+/** All points that a run passes, in no order; of calls whose arguments match, if `only` is given. The run has to succeed. */
 export async function pointsOf(
   args: readonly string[],
   log: string,
   calls: readonly string[] = mutating,
+  only: RegExp = /^/,
 ): Promise<Point[]> {
   const traced = calls.map(call => `?${call}`).join(',')
   const outcome = await underStrace(['-e', `trace=${traced}`, '-o', log], args)
   if (outcome.code !== 0) throw new Error(`${args.join(' ')}: ${outcome.stderr}`)
-  const counts = new Map<string, Map<string, number>>()
-  for (const [, thread = '', call = ''] of readFileSync(log, 'latin1').matchAll(
-    /^(\d+) +(\w+)\(/gm,
-  )) {
+  const counts = new Map<string, number>()
+  const points = new Map<string, Point>()
+  const lines = readFileSync(log, 'latin1').matchAll(/^(\d+) +(\w+)\((.*)$/gm)
+  for (const [, thread = '', call = '', rest = ''] of lines) {
     // what strace has no name for it prints unasked, and can't interrupt
     if (!calls.includes(call)) continue
-    const byThread = counts.get(call) ?? new Map<string, number>()
-    counts.set(call, byThread.set(thread, (byThread.get(thread) ?? 0) + 1))
+    const when = (counts.get(`${thread} ${call}`) ?? 0) + 1
+    counts.set(`${thread} ${call}`, when)
+    if (only.test(rest)) points.set(`${call} ${when}`, { call, when })
   }
   rmSync(log)
-  return [...counts].flatMap(([call, byThread]) =>
-    Array.from({ length: Math.max(...byThread.values()) }, (_, at) => ({ call, when: at + 1 })),
-  )
+  return [...points.values()]
 }
 
 /** Runs koci with so many descriptors at most. */
