@@ -28,6 +28,7 @@ import {
 import { removeTree } from '../../../lib/fs/walk.ts'
 import { setXattr, xattrTarget } from '../../../lib/fs/xattr.ts'
 import type { Digest } from '../../../lib/oci/digest.ts'
+import { makeMemoryDir } from '../../support/memory-dir.ts'
 import { asLines, expectedChanges, inTree, snapshot } from '../../support/rootfs.ts'
 
 const isRoot = process.getuid?.() === 0
@@ -591,6 +592,27 @@ await t.test('random changes: found, and found again', async t => {
       third.join('\n') === later
     )
   })
+})
+
+await t.test('more changes than are kept in memory come sorted, from disk', async t => {
+  const root = makeMemoryDir('koci-many-')
+  t.teardown(() => fs.rmSync(root, { recursive: true }))
+  const recorded = await record(root)
+  const expected = ['M ']
+  for (let at = 0; at < 200; at++) {
+    fs.mkdirSync(`${root}/${at}`)
+    expected.push(`A ${at}`)
+    for (let file = 0; file < 200; file++) {
+      fs.writeFileSync(`${root}/${at}/${file}`, '')
+      expected.push(`A ${at}/${file}`)
+    }
+  }
+  using changes = await inTree(root, tree => compareTree(tree, recorded))
+  t.equal(changes.length, expected.length)
+  const lines = Array.from(changes, ({ kind, path }) => `${kind} ${path}`)
+  // ASCII sorts as its bytes do
+  const sorted = expected.toSorted((a, b) => (a.slice(2) < b.slice(2) ? -1 : 1))
+  t.equal(lines.join('\n'), sorted.join('\n'))
 })
 
 await t.test('random changes: applied to the record, nothing is left', async t => {
