@@ -10,7 +10,8 @@ document=$(cat)
 ask() { printf '%s' "$document" | jq -r "$@"; }
 staging=$state/staging-${index-}
 lowers() { ask "$1 | reverse | .[].dir" | awk '!seen[$0]++' | paste -sd: -; }
-overlay() { mount -t overlay overlay -o "index=off,redirect_dir=off,metacopy=off,$1" "$2"; }
+# under this name koci takes it down itself, should it have to remove what a killed unpack left
+overlay() { mount -t overlay koci -o "index=off,redirect_dir=off,metacopy=off,$1" "$2"; }
 # what a layer is kept as: by itself, or for this place in this image only
 alone=$(printf 'l-%s' "${diffid-}" | tr : _) here=$(printf 'c-%s' "${chainid-}" | tr : _)
 # the directory's metadata is what the image's root has in these layers

@@ -8,7 +8,7 @@ import { createError, wrapError } from '../errors.ts'
 import { tryLock, type Lock } from '../fs/lock.ts'
 import { close, cstring, O_DIRECTORY, O_RDONLY, open as openDescriptor } from '../fs/libc.ts'
 import { mountSource, unmount } from '../fs/mount.ts'
-import { mountAt } from '../fs/mount-table.ts'
+import { mountsWithin } from '../fs/mount-table.ts'
 import { removeTree } from '../fs/walk.ts'
 import type { Descriptor } from '../oci/descriptor.ts'
 import { assertCanBeDirectory, exists, makeDirectories, removeEmpty } from './directories.ts'
@@ -342,12 +342,12 @@ export class Bundle {
     if (state.mode !== undefined) await chmod(this.path, state.mode)
   }
 
-  /** Takes down what koci mounted there: with a mount on it a directory can't be removed. */
+  /** Takes down what koci, or a hook in its name, mounted there or beneath it: with a mount in it nothing can be removed. */
   #unmountOwn(name: string): void {
     const target = this.#pathOf(name)
     if (!isDirectory(target)) return
-    const mount = mountAt(target)
-    if (mount?.source === mountSource) unmount(target)
+    for (const { source, mountpoint } of mountsWithin(target))
+      if (source === mountSource) unmount(Buffer.from(mountpoint, 'latin1').toString())
   }
 
   #pathOf(name: string): string {

@@ -46,6 +46,14 @@ export function findMounts(target: string): Mount[] {
   return readMounts().filter(mount => mount.mountpoint === at)
 }
 
+/** The mounts at a directory and beneath it, the ones that have to be taken down first in front. */
+export function mountsWithin(target: string): Mount[] {
+  const at = realPath(target)
+  return readMounts()
+    .filter(({ mountpoint }) => mountpoint === at || mountpoint.startsWith(`${at}/`))
+    .reverse()
+}
+
 /** Whether something is mounted at a directory. */
 export function isMountPoint(target: string): boolean {
   return mountAt(target) !== undefined

@@ -7,17 +7,20 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  rmSync,
   writeFileSync,
 } from 'node:fs'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { unmount } from '../../lib/fs/mount.ts'
+import { mountsWithin } from '../../lib/fs/mount-table.ts'
 import { hooks, Koci, listDelta, mtree } from '../../middleware/index.ts'
 import { koci } from '../bin/run-koci.ts'
 import { installExample } from '../support/example-hooks.ts'
 import { hookPlace } from '../support/hooks.ts'
 import { makeImage, type TestLayer } from '../support/image.ts'
 import { dir, file, hard, link } from '../support/members.ts'
+import { makeMemoryDir } from '../support/memory-dir.ts'
 import { isRoot, missing } from '../support/peers.ts'
 import { describeTree } from '../support/tree.ts'
 
@@ -61,9 +64,9 @@ interface Stage {
   app(): Koci
 }
 
-async function stage(base: string): Promise<Stage> {
+async function stage(base: string, example: 'btrfs' | 'overlay' = 'btrfs'): Promise<Stage> {
   const store = path.join(base, 'store')
-  const toml = installExample('btrfs', base, store)
+  const toml = installExample(example, base, store)
   chmodSync(base, 0o755)
   mkdirSync(store)
   const layout = path.join(base, 'images')
@@ -179,3 +182,40 @@ await t.test('btrfs.sh: killed once its base is there', { skip: noBtrfs }, async
   t.same(describeTree(path.join(bundle, 'rootfs')), describeTree(plain))
   t.same([...(await listDelta(s.app(), { bundle }))], [])
 })
+
+const noOverlay =
+  (!isRoot && 'needs root, to mount overlays') || missing('jq', 'getfattr', 'setfattr', 'mount')
+/** Where koci dies: behind the mount of the rootfs, and while a layer is extracted on a mount of those below it. */
+const deaths: readonly [where: string, line: RegExp, replacement: string][] = [
+  [
+    'once its rootfs is mounted',
+    /^mount = (.*)$/m,
+    'mount = [$1, { command = ["/bin/sh", "-c", "kill -9 $PPID"] }]',
+  ],
+  [
+    'while a layer is on top of others',
+    /^post-extract = (.*)$/m,
+    `post-extract = [{ command = ["/bin/sh", "-c", "! jq -e .layer.needsBelow > /dev/null || kill -9 $PPID"] }, $1]`,
+  ],
+]
+for (const [where, line, replacement] of deaths)
+  await t.test(`overlay.sh: killed ${where}`, { skip: noOverlay }, async t => {
+    const base = makeMemoryDir('koci-test-hooks-')
+    const bundle = path.join(base, 'bundle')
+    t.teardown(() => {
+      for (const { mountpoint } of mountsWithin(base)) unmount(mountpoint)
+      rmSync(base, { recursive: true })
+    })
+    const s = await stage(base, 'overlay')
+    const deadly = path.join(base, 'deadly.toml')
+    writeFileSync(deadly, readFileSync(s.toml, 'utf8').replace(line, replacement), {
+      mode: 0o644,
+    })
+    const killed = await koci(['unpack', '--hooks', deadly, '--image', s.image, bundle])
+    t.equal(killed.code, null, killed.stderr)
+    t.equal(mountsWithin(bundle).length, 1, 'a mount is left')
+    await s.app().unpack({ image: s.image, bundle })
+    const plain = await plainly(s.image, path.join(base, 'plain'))
+    t.same(describeTree(path.join(bundle, 'rootfs')), describeTree(plain))
+    t.equal(mountsWithin(bundle).length, 1, 'that of the rootfs')
+  })
