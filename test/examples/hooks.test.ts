@@ -1,5 +1,5 @@
-// The storage driver in sh with real subvolumes: what they make is what plain extraction makes, what they
-// list is what changed, and what one bundle extracted another finds.
+// The storage drivers in sh. With real subvolumes: what is made is what plain extraction makes, what is listed is what changed,
+// and what one bundle extracted another finds. And what koci leaves behind when it dies between their hooks.
 import { execFileSync, spawnSync } from 'node:child_process'
 import {
   chmodSync,
@@ -164,18 +164,26 @@ await t.test('btrfs.sh', { skip: noBtrfs }, async t => {
   t.ok(readdirSync(s.store).length >= layers.length)
 })
 
-await t.test('btrfs.sh: killed once its base is there', { skip: noBtrfs }, async t => {
-  const s = await stage(btrfs(t))
+/** A line of the hooks' file, and what it becomes: koci is killed by another command, behind the mount hook. */
+const onceMounted: readonly [line: RegExp, replacement: string] = [
+  /^mount = (.*)$/m,
+  'mount = [$1, { command = ["/bin/sh", "-c", "kill -9 $PPID"] }]',
+]
+
+/** Unpacks until koci is killed by its hooks; the bundle that it leaves. */
+async function dieIn(t: Test, s: Stage, line: RegExp, replacement: string): Promise<string> {
   const bundle = path.join(s.base, 'bundle')
-  const toml = readFileSync(s.toml, 'utf8')
-  const dying = toml.replace(
-    /^mount = (.*)$/m,
-    'mount = [$1, { command = ["/bin/sh", "-c", "kill -9 $PPID"] }]',
-  )
   const deadly = path.join(s.base, 'deadly.toml')
-  writeFileSync(deadly, dying, { mode: 0o644 })
+  const toml = readFileSync(s.toml, 'utf8').replace(line, replacement)
+  writeFileSync(deadly, toml, { mode: 0o644 })
   const killed = await koci(['unpack', '--hooks', deadly, '--image', s.image, bundle])
   t.equal(killed.code, null, killed.stderr)
+  return bundle
+}
+
+await t.test('btrfs.sh: killed once its base is there', { skip: noBtrfs }, async t => {
+  const s = await stage(btrfs(t))
+  const bundle = await dieIn(t, s, ...onceMounted)
   t.ok(existsSync(path.join(bundle, 'hooks/base/gone')), 'its base is left')
   await s.app().unpack({ image: s.image, bundle })
   const plain = await plainly(s.image, path.join(s.base, 'plain'))
@@ -187,11 +195,7 @@ const noOverlay =
   (!isRoot && 'needs root, to mount overlays') || missing('jq', 'getfattr', 'setfattr', 'mount')
 /** Where koci dies: behind the mount of the rootfs, and while a layer is extracted on a mount of those below it. */
 const deaths: readonly [where: string, line: RegExp, replacement: string][] = [
-  [
-    'once its rootfs is mounted',
-    /^mount = (.*)$/m,
-    'mount = [$1, { command = ["/bin/sh", "-c", "kill -9 $PPID"] }]',
-  ],
+  ['once its rootfs is mounted', ...onceMounted],
   [
     'while a layer is on top of others',
     /^post-extract = (.*)$/m,
@@ -201,18 +205,12 @@ const deaths: readonly [where: string, line: RegExp, replacement: string][] = [
 for (const [where, line, replacement] of deaths)
   await t.test(`overlay.sh: killed ${where}`, { skip: noOverlay }, async t => {
     const base = makeMemoryDir('koci-test-hooks-')
-    const bundle = path.join(base, 'bundle')
     t.teardown(() => {
       for (const { mountpoint } of mountsWithin(base)) unmount(mountpoint)
       rmSync(base, { recursive: true })
     })
     const s = await stage(base, 'overlay')
-    const deadly = path.join(base, 'deadly.toml')
-    writeFileSync(deadly, readFileSync(s.toml, 'utf8').replace(line, replacement), {
-      mode: 0o644,
-    })
-    const killed = await koci(['unpack', '--hooks', deadly, '--image', s.image, bundle])
-    t.equal(killed.code, null, killed.stderr)
+    const bundle = await dieIn(t, s, line, replacement)
     t.equal(mountsWithin(bundle).length, 1, 'a mount is left')
     await s.app().unpack({ image: s.image, bundle })
     const plain = await plainly(s.image, path.join(base, 'plain'))
