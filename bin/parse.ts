@@ -1,5 +1,5 @@
-// Words become typed arguments, by the parser of yargs alone: the rest of it is loaded for help only, as it takes longer to
-// load than all of a small command takes.
+// Words become typed arguments, by the parser of yargs alone: the rest of it is loaded for help only, as loading it takes half as
+// long as all of a small command does.
 import parser from 'yargs-parser'
 import { Arguments } from './arguments.ts'
 import type { Command, Option, Options } from './command.ts'
