@@ -5,28 +5,31 @@ import { createError, wrapError } from '../errors.ts'
 import type { Descriptor } from '../oci/descriptor.ts'
 import { toDigest, type Algorithm, type Digest } from '../oci/digest.ts'
 
+/** What a blob writer does with its layout. */
+export interface BlobOwner {
+  /** Gives the file its name; it is synced and closed. */
+  readonly publish: (digest: Digest) => Promise<void>
+  /** Called once, when the writer begins to commit or to abort. */
+  readonly onEnd: () => void
+}
+
 /** Writes one blob. Either `commit` or `abort` ends it; until then the layout doesn't have it. */
 export class BlobWriter {
   readonly #path: string
   readonly #handle: FileHandle
   readonly #algorithm: Algorithm
   readonly #hash: Hash
-  readonly #publish: (digest: Digest) => Promise<void>
+  readonly #owner: BlobOwner
   #size = 0
   #state: 'open' | 'failed' | 'ended' = 'open'
 
   /** Made by `ImageLayout.createBlob`; owns the handle and the file. */
-  constructor(
-    path: string,
-    handle: FileHandle,
-    algorithm: Algorithm,
-    publish: (digest: Digest) => Promise<void>,
-  ) {
+  constructor(path: string, handle: FileHandle, algorithm: Algorithm, owner: BlobOwner) {
     this.#path = path
     this.#handle = handle
     this.#algorithm = algorithm
     this.#hash = createHash(algorithm)
-    this.#publish = publish
+    this.#owner = owner
   }
 
   /** Bytes given to `write` so far. */
@@ -63,12 +66,12 @@ export class BlobWriter {
    */
   async commit(mediaType: string): Promise<Descriptor> {
     this.#assertOpen()
-    this.#state = 'ended'
+    this.#end()
     const digest = toDigest(this.#algorithm, this.#hash.digest('hex'))
     try {
       await this.#handle.sync()
       await this.#handle.close()
-      await this.#publish(digest)
+      await this.#owner.publish(digest)
     } catch (error) {
       await this.#discard()
       throw wrapError(error, digest)
@@ -79,8 +82,13 @@ export class BlobWriter {
   /** Forgets what was written. After `commit`, or again, it does nothing. */
   async abort(): Promise<void> {
     if (this.#state === 'ended') return
-    this.#state = 'ended'
+    this.#end()
     await this.#discard()
+  }
+
+  #end(): void {
+    this.#state = 'ended'
+    this.#owner.onEnd()
   }
 
   async #discard(): Promise<void> {

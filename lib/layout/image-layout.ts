@@ -19,7 +19,6 @@ import { parseManifest, type Index } from '../oci/manifest.ts'
 import { isConfigType, layerFormat } from '../oci/media-type.ts'
 import { assertRefName } from '../oci/reference.ts'
 import type { Adoption } from './adopt-blob.ts'
-import { ArchiveSource } from './archive-source.ts'
 import type { BlobWriter } from './blob-writer.ts'
 import { DirectorySource } from './directory-source.ts'
 import { createLayout } from './create-layout.ts'
@@ -59,13 +58,13 @@ export class ImageLayout {
   private constructor(
     path: string,
     root: string,
-    source: DirectorySource | ArchiveSource,
+    source: LayoutSource,
     lockTimeoutMs: number | undefined,
   ) {
     this.path = path
     this.root = root
     this.#source = source
-    this.readOnly = source instanceof ArchiveSource
+    this.readOnly = !(source instanceof DirectorySource)
     this.#writer = this.readOnly ? undefined : new LayoutWriter(root, lockTimeoutMs)
   }
 
@@ -82,7 +81,7 @@ export class ImageLayout {
     const root = resolve(path)
     const source = (await isDirectory(root))
       ? await DirectorySource.open(root)
-      : await ArchiveSource.open(root)
+      : await openArchive(root)
     return new ImageLayout(path, root, source, options.lockTimeoutMs)
   }
 
@@ -203,8 +202,9 @@ export class ImageLayout {
   }
 
   /**
-   * Begins a blob that is written in pieces.
-   * @throws {UnsupportedError} ERR_KOCI_READ_ONLY the layout is an archive
+   * Begins a blob that is written in pieces; `close` aborts it.
+   * @throws {UnsupportedError} ERR_KOCI_READ_ONLY the layout is an archive; {SystemError} ERR_KOCI_ABORTED the layout is
+   * closed meanwhile
    */
   async createBlob(options: { algorithm?: Algorithm } = {}): Promise<BlobWriter> {
     return this.#writable().createBlob(options.algorithm ?? 'sha256')
@@ -311,6 +311,11 @@ export class ImageLayout {
   #notFound(descriptor: Descriptor): Error {
     return createError('BLOB_NOT_FOUND', { subject: describe(descriptor), layout: this.path })
   }
+}
+
+async function openArchive(file: string): Promise<LayoutSource> {
+  const { ArchiveSource } = await import('./archive-source.ts')
+  return ArchiveSource.open(file)
 }
 
 async function isDirectory(path: string): Promise<boolean> {

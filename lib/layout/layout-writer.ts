@@ -49,6 +49,8 @@ export class LayoutWriter {
   readonly #lockTimeoutMs: number | undefined
   #staging: Promise<{ path: string; lock: Lock }> | undefined
   #files = 0
+  /** Those that aren't ended; some may be forgotten by whoever asked for them. */
+  readonly #blobs = new Set<BlobWriter>()
 
   constructor(root: string, lockTimeoutMs?: number) {
     this.#root = root
@@ -60,10 +62,23 @@ export class LayoutWriter {
     await this.#begin()
   }
 
-  /** Begins a blob; see {@link BlobWriter}. */
+  /**
+   * Begins a blob; see {@link BlobWriter}.
+   * @throws {SystemError} ERR_KOCI_ABORTED if the layout is closed meanwhile
+   */
   async createBlob(algorithm: Algorithm): Promise<BlobWriter> {
+    const staging = this.#begin()
     const { path, handle } = await this.#createFile()
-    return new BlobWriter(path, handle, algorithm, digest => this.#publishBlob(path, digest))
+    if (staging !== this.#staging) {
+      await handle.close()
+      throw createError('ABORTED', { subject: this.#root })
+    }
+    const blob = new BlobWriter(path, handle, algorithm, {
+      publish: digest => this.#publishBlob(path, digest),
+      onEnd: () => this.#blobs.delete(blob),
+    })
+    this.#blobs.add(blob)
+    return blob
   }
 
   /**
@@ -101,11 +116,14 @@ export class LayoutWriter {
     }
   }
 
-  /** Removes the private directory with whatever wasn't committed. */
+  /** Aborts what wasn't committed, and removes the private directory. */
   async close(): Promise<void> {
-    if (!this.#staging) return
-    const staging = await this.#staging.catch(() => undefined)
+    const begun = this.#staging
+    if (!begun) return
     this.#staging = undefined
+    const blobs = [...this.#blobs]
+    await Promise.all(blobs.map(blob => blob.abort()))
+    const staging = await begun.catch(() => undefined)
     if (!staging) return
     try {
       await rm(staging.path, { recursive: true, force: true })

@@ -19,6 +19,7 @@ import t from 'tap'
 import { tryLock } from '../../../lib/fs/lock.ts'
 import { ImageLayout } from '../../../lib/layout/image-layout.ts'
 import { digestOf } from '../../../lib/oci/digest.ts'
+import { openFiles } from '../../support/descriptors.ts'
 import {
   addBlob,
   addImage,
@@ -101,8 +102,44 @@ await t.test('Blobs are stored under their digests, whatever was written when', 
   t.same(readdirSync(join(dir, 'blobs/sha256')), [digestOf(bytes).slice(7)])
   await layout.close()
   await layout.close()
+  await t.rejects(forgotten.write(bytes), { code: 'ERR_KOCI_CONSUMED' })
+  t.same(
+    openFiles().filter(file => file.startsWith(dir)),
+    [],
+    'nothing of it is open',
+  )
   t.same(readdirSync(dir).sort(), ['blobs', 'index.json', 'oci-layout'])
 })
+
+await t.test(
+  'A writer that is asked for while the layout closes is refused, or aborted',
+  async t => {
+    const dir = makeLayout(t.testdir())
+    const outcomes = new Set<string>()
+    for (let turns = 0; turns < 40; turns++) {
+      const layout = await ImageLayout.open(dir)
+      const told = layout
+        .createBlob()
+        .then(blob => blob.write(Buffer.from('x')))
+        .then(
+          () => 'written',
+          (error: unknown) => (error as { code: string }).code,
+        )
+      for (let turn = 0; turn < turns; turn++) await new Promise(setImmediate)
+      await layout.close()
+      outcomes.add(await told)
+      await layout.close()
+    }
+    for (const outcome of outcomes)
+      t.match(outcome, /^(written|ERR_KOCI_(ABORTED|CONSUMED|IO))$/, [...outcomes].join())
+    t.same(
+      openFiles().filter(file => file.startsWith(dir)),
+      [],
+      'nothing of it is open',
+    )
+    t.same(readdirSync(dir).sort(), ['blobs', 'index.json', 'oci-layout'])
+  },
+)
 
 await t.test('Storing a blob that is there succeeds, and mends a damaged one', async t => {
   const dir = makeLayout(t.testdir())
