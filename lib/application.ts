@@ -5,7 +5,7 @@ import type { LayerContext } from './context.ts'
 import { membersOf, toDriver, type Driver, type Step, type Steps } from './driver.ts'
 import { createError } from './errors.ts'
 import type { KociEvents } from './events.ts'
-import { repack, type RepackOptions, type RepackResult } from './repack.ts'
+import type { RepackOptions, RepackResult } from './repack.ts'
 import type { Run } from './run.ts'
 import { unpack, type UnpackOptions, type UnpackResult } from './unpack.ts'
 
@@ -68,8 +68,9 @@ export class Koci extends Emittery<KociEvents> {
    * On failure the layout has no new tag; blobs that nothing refers to may remain in it.
    * @throws {KociError} any; ERR_KOCI_NO_DELTA_LISTER if nobody in the chain can tell what changed
    */
-  repack(options: RepackOptions): Promise<RepackResult> {
-    return repack(this, options)
+  async repack(options: RepackOptions): Promise<RepackResult> {
+    this.freeze()
+    return (await import('./repack.ts')).repack(this, options)
   }
 
   /** For the runner: fixes the chain, and holds drivers to what they require. */
@@ -78,9 +79,9 @@ export class Koci extends Emittery<KociEvents> {
     for (const { name, requires = [] } of this.#drivers)
       for (const required of requires)
         if (!this.chain.includes(required))
-          throw createError('CHAIN_MISMATCH', {
+          throw createError('DRIVER_REQUIRED', {
             subject: name,
-            wanted: `driver ${required}`,
+            wanted: required,
             chain: this.describeChain(),
           })
     this.#frozen = true

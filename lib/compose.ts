@@ -1,5 +1,6 @@
 // Koa's composition, with both of its checks always on, and one more rule: whatever a middleware started is
 // settled before its onion ends, so that undoing a failed run never races with work still going on.
+import { noteCulprit } from './blame.ts'
 import { createError } from './errors.ts'
 import { WatchedPromise } from './watched-promise.ts'
 
@@ -41,20 +42,18 @@ export function compose<C>(
 ): Composed<C> {
   const { step = 'middleware', abort } = options
   const members = middleware.map(toMember)
-
   return (context, end) => {
     return dispatch(0)
 
     async function dispatch(index: number): Promise<void> {
       const member = members[index]
       if (!member) return end?.()
-
       let downstream: Promise<void> | undefined
       let waited: WatchedPromise | undefined
       let running = false
       let ended = false
       let misuse: unknown
-
+      let inner: unknown
       const next: Next = () => {
         if (downstream || ended) {
           const name = ended ? 'NEXT_NOT_AWAITED' : 'NEXT_CALLED_TWICE'
@@ -65,7 +64,7 @@ export function compose<C>(
         }
         running = true
         downstream = dispatch(index + 1).finally(() => (running = false))
-        downstream.catch(() => {})
+        downstream.catch(error => (inner = error))
         waited = WatchedPromise.watch(downstream)
         return waited
       }
@@ -77,6 +76,7 @@ export function compose<C>(
           throw createError('NEXT_NOT_AWAITED', { subject: member.name, step })
         if (misuse !== undefined) throw misuse
       } catch (error) {
+        if (error !== inner) noteCulprit(error, member.name, step)
         if (running) abort?.(error)
         throw error
       } finally {

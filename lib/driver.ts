@@ -73,8 +73,7 @@ const known = new Set<string>([...steps, 'name', 'options', 'requires', 'recipe'
 
 /**
  * Whatever `use()` was given, as a driver; a bare function as one for `layer` under its own name, or its place in the chain.
- * @throws {UsageError} ERR_KOCI_INVALID_MIDDLEWARE for anything else: no name, a step that isn't a function, a
- * member that is no step (most likely a misspelt one).
+ * @throws {UsageError} ERR_KOCI_INVALID_MIDDLEWARE without a name, for a step that is no function, a member that is no step.
  */
 export function toDriver(value: Driver | Middleware<LayerContext>, index: number): Driver {
   if (typeof value === 'function') return { name: nameOf(value, index), layer: value }

@@ -116,6 +116,16 @@ export const errorTable = {
     '{subject}: not trusted: {reason} - only root and you may be able to change it and what leads to it',
     'A file that decides what code runs, a directory above it, or a command that it names could have been changed by somebody else.',
   ],
+  DRIVER_REQUIRED: [
+    'UsageError',
+    '{subject}: needs {wanted}, which is not in the chain {chain} - add it',
+    'A driver needs another one that this chain does not have.',
+  ],
+  MIDDLEWARE_FAILED: [
+    'UsageError',
+    '{subject}: failed in {step}: {reason}',
+    'A middleware threw something that is no error of koci or of the system; the cause has it, with its stack.',
+  ],
   CHAIN_MISMATCH: [
     'UsageError',
     '{subject}: the bundle was made with {wanted}, which is not in the chain {chain} - use the same drivers',
@@ -278,7 +288,7 @@ export const errorTable = {
   ],
   LAYER_NOT_STORED: [
     'NotFoundError',
-    '{subject}: no such layer in {store} - koci cache ls lists those there are',
+    '{subject}: no such layer in {store} - give 6 digits or more of one that koci cache ls lists',
     'A store has no layer of this name or DiffID.',
   ],
   USER_NOT_FOUND: [
@@ -312,7 +322,7 @@ export const errorTable = {
 
   LAYER_IN_USE: [
     'ConflictError',
-    '{subject}: in use by {users}',
+    '{subject}: in use by {users} - it can be removed when that is gone',
     'A stored layer was to be removed that a bundle, a mount or a running process needs.',
   ],
 
@@ -347,6 +357,11 @@ export const errorTable = {
     'UnsupportedError',
     '{subject}: {reason}',
     'The machine, the operating system or the image is of a kind koci cannot serve.',
+  ],
+  ROOTFS_UNREADABLE: [
+    'ConflictError',
+    '{subject}: the rootfs does not show it as it is: {reason}',
+    'What changed can be told neither by the driver that failed nor by one that looks at the rootfs, so that no other is asked instead.',
   ],
   UPPER_UNREADABLE: [
     'UnsupportedError',

@@ -6,7 +6,8 @@ import path from 'node:path'
 import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
 import { Context } from './context.ts'
-import { createError } from './errors.ts'
+import { blameCulprit } from './blame.ts'
+import { createError, wrapError, type KociError } from './errors.ts'
 import { Extraction } from './layer/extraction.ts'
 import type { Layer } from './layer/layer.ts'
 import { openBase, openImage } from './layout/open-image.ts'
@@ -38,6 +39,8 @@ export interface Explanation {
   readonly mounters: readonly string[]
   /** Who would be asked what changed, outermost first; the first of them that can answers. */
   readonly listers: readonly string[]
+  /** Why it would fail before any layer is looked up; all the rest is as if it didn't. */
+  readonly obstacle?: KociError | undefined
 }
 
 /** What would be unpacked; without a bundle it is as if there were a place for it. */
@@ -47,11 +50,11 @@ export interface ExplainOptions extends Omit<UnpackOptions, 'bundle'> {
 
 /**
  * Explains an unpack. Middleware of `unpack` and `locate` is run; nothing is extracted, and nothing remains.
- * @throws {KociError} what these steps throw
+ * @throws {KociError} what `locate` throws; what is wrong with the image
  */
 export async function explainUnpack(app: Koci, options: ExplainOptions): Promise<Explanation> {
   if (options.bundle !== undefined) await Bundle.assertFree(options.bundle)
-  const scratch = await mkdtemp(path.join(tmpdir(), 'koci-explain-'))
+  const scratch = await makeScratch(path.dirname(path.resolve(options.bundle ?? 'bundle')))
   let explanation: Explanation | undefined
   try {
     await runOnce(app, 'explain', options.signal, async run => {
@@ -63,11 +66,19 @@ export async function explainUnpack(app: Koci, options: ExplainOptions): Promise
       const layers = layersOf(image)
       const extraction = new Extraction(options)
       const context = new Context({ ...run.shared, image, bundle, layers, extraction })
-      await app.step('unpack', run, context, async () => {
+      let isLookedUp = false
+      const lookUp = async (): Promise<void> => {
         extraction.seal()
+        isLookedUp = true
         explanation = await explain(run, context)
         // what would follow needs a rootfs: everybody is told that there won't be one
         throw createError('ABORTED', { subject: 'explain' })
+      }
+      await app.step('unpack', run, context, lookUp).catch(async (error: unknown) => {
+        if (isLookedUp || run.signal.aborted) throw error
+        const obstacle = wrapError(blameCulprit(error), 'unpack')
+        explanation = { ...(await explain(run, context)), obstacle }
+        throw createError('ABORTED', { subject: 'explain' }, error)
       })
     })
   } catch (error) {
@@ -77,6 +88,17 @@ export async function explainUnpack(app: Koci, options: ExplainOptions): Promise
   }
   if (explanation) return explanation
   throw createError('NOT_UNPACKED', { subject: 'explain', chain: app.describeChain() })
+}
+
+/** Where the bundle would be, because it may matter on which file system; elsewhere where nothing can be made there. */
+async function makeScratch(directory: string): Promise<string> {
+  try {
+    return await mkdtemp(path.join(directory, '.koci-explain-'))
+  } catch (error) {
+    const above = path.dirname(directory)
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT' && above !== directory
+    return isMissing ? makeScratch(above) : mkdtemp(path.join(tmpdir(), 'koci-explain-'))
+  }
 }
 
 /**

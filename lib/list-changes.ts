@@ -8,7 +8,7 @@ import { ChangeList } from './change-list.ts'
 import { compose, type Member } from './compose.ts'
 import type { Context, DeltaContext } from './context.ts'
 import { membersOf } from './driver.ts'
-import { createError } from './errors.ts'
+import { createError, isError } from './errors.ts'
 import { withTree } from './fs/open-tree.ts'
 import type { Run } from './run.ts'
 
@@ -55,6 +55,11 @@ export async function listChanges(
 function noLister({ app }: Run, { bundle }: Context, cause?: () => unknown): () => never {
   return () => {
     const details = { subject: bundle.path, chain: app.describeChain() }
+    if (bundle.ready?.layers)
+      throw createError('INVALID_BUNDLE', {
+        subject: bundle.path,
+        reason: 'it has only some layers of its image, and nobody recorded how it was',
+      })
     throw createError('NO_DELTA_LISTER', details, cause?.())
   }
 }
@@ -94,7 +99,8 @@ async function listWithFallback(run: Run, context: DeltaContext): Promise<void> 
           }
           return
         } catch (error) {
-          if (isDecorator || run.signal.aborted) throw error
+          const isFinal = run.signal.aborted || isError(error, 'ROOTFS_UNREADABLE')
+          if (isDecorator || isFinal) throw error
           failure = error
           const reason = error instanceof Error ? error.message : String(error)
           const message = `${name} failed to list changes, the next driver is asked: ${reason}`

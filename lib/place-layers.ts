@@ -2,18 +2,16 @@
 // order, stacked ones at the same time. A stacked layer may turn out to depend on those below it: it then follows in order.
 import type { Context } from './context.ts'
 import { createError, isError } from './errors.ts'
-import { extractLayer } from './layer/extract-layer.ts'
 import type { Layer } from './layer/layer.ts'
 import { OpenedLayers } from './layer/lower-stack.ts'
-import { mergeStored } from './layer/merge-stored.ts'
 import { reasonItFailedAlone, reasonToNeedBelow } from './layer/needs-below.ts'
-import { ReadAhead } from './layer/read-ahead.ts'
+import type { ReadAhead } from './layer/read-ahead.ts'
 import type { Run } from './run.ts'
 
 /**
  * Runs `locate` for every layer, and `layer` for those that nobody placed.
- * @throws {UsageError} ERR_KOCI_LAYER_NOT_PLACED; {LimitError} ERR_KOCI_LIMIT_EXCEEDED for a layer that was found and is
- * beyond the limits by its report
+ * @throws {UsageError} ERR_KOCI_LAYER_NOT_PLACED; ERR_KOCI_CHAIN_MISMATCH where a layer has to be made that a driver changed
+ * which isn't in the chain; {LimitError} ERR_KOCI_LIMIT_EXCEEDED for a layer that was found and is beyond the limits by its report
  */
 export async function placeLayers(run: Run, context: Context): Promise<void> {
   recallDependent(context)
@@ -82,6 +80,7 @@ function recallDependent({ layers, bundle }: Context): void {
 async function placeMerged(run: Run, context: Context): Promise<void> {
   const { layers, limits, extraction } = context
   const sumsFiles = extraction.hashes !== undefined
+  const { ReadAhead } = await import('./layer/read-ahead.ts')
   const ahead = await ReadAhead.start(run.pool, layers, limits, {
     signal: run.signal,
     sumsFiles,
@@ -117,7 +116,9 @@ async function mergeAlone(
     if (reason === undefined) throw error
     return reason
   }
-  return layer.placed?.dir === undefined ? undefined : mergeStored(run.pool, context, layer)
+  if (layer.placed?.dir === undefined) return undefined
+  const { mergeStored } = await import('./layer/merge-stored.ts')
+  return mergeStored(run.pool, context, layer)
 }
 
 async function extract(
@@ -127,8 +128,10 @@ async function extract(
   ahead?: ReadAhead,
 ): Promise<void> {
   const { app } = run
+  assertChanged(run, context)
   app.tell('layer:start', { run: run.id, layer })
   const own = context.with({ layer })
+  const { extractLayer } = await import('./layer/extract-layer.ts')
   await app.step('layer', run, own, () => extractLayer(run.pool, own, ahead))
   if (!layer.placed)
     throw createError('LAYER_NOT_PLACED', {
@@ -137,6 +140,14 @@ async function extract(
     })
   app.tell('layer:done', { run: run.id, layer })
   run.signal.throwIfAborted()
+}
+
+/** A layer that middleware changed, as the bundle remembers, can't be made again without it. */
+function assertChanged({ app }: Run, { extraction, bundle }: Context): void {
+  const missing = extraction.recalled?.find(name => !app.chain.includes(name))
+  if (missing === undefined) return
+  const chain = app.describeChain()
+  throw createError('CHAIN_MISMATCH', { subject: bundle.path, wanted: missing, chain })
 }
 
 /** What is extracted is held to the limits by the workers; what was found, by what is known of it. */

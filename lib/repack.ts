@@ -2,6 +2,7 @@
 // the bundle can still fail, which leaves the image, and the bundle on its old base.
 import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
+import { assertNoneMountedOver } from './bundle/mounted.ts'
 import { ChangeList } from './change-list.ts'
 import { Context, type PackContext, type RepackContext } from './context.ts'
 import { createError } from './errors.ts'
@@ -102,6 +103,7 @@ async function packLayer(
   changes: ChangeList,
   hashes: FileHashes,
 ): Promise<NewLayer> {
+  assertNoneMountedOver(context.rootfs, changes)
   const own: PackContext = context.with({ changes, hashes, entries: undefined })
   await run.app.step('pack', run, own, async () => {
     own.entries = packEntries(own)

@@ -3,7 +3,8 @@
 import { randomUUID } from 'node:crypto'
 import type { Koci } from './application.ts'
 import type { Shared } from './context.ts'
-import { createError, isError, KociError, wrapError } from './errors.ts'
+import { blameCulprit } from './blame.ts'
+import { createError, isError, wrapError } from './errors.ts'
 import type { Warning } from './events.ts'
 import { WorkerPool } from './layer/pool.ts'
 
@@ -115,7 +116,7 @@ export async function runOnce<T>(
     const isTold = signal?.aborted && !isError(error, 'NOT_REFRESHED')
     const cause = isTold ? run.signal.reason : error
     app.tell('run:failed', { run: run.id, error: cause })
-    throw cause instanceof KociError ? cause : wrapError(cause, subject)
+    throw wrapError(blameCulprit(cause), subject)
   } finally {
     signal?.removeEventListener('abort', follow)
     await run.close()

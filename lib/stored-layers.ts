@@ -79,8 +79,11 @@ export interface RemovedLayer {
 export interface Verdict {
   readonly name: string
   readonly diffID: Digest | undefined
-  /** `outdated`: stored without waiting for the disk, in an earlier boot. `busy`: being extracted or removed right now. */
-  readonly state: 'good' | 'damaged' | 'outdated' | 'busy'
+  /**
+   * `outdated`: stored without waiting for the disk, in an earlier boot. `busy`: being extracted or removed right now.
+   * `elsewhere`: stored in another user namespace, where owners and attributes look different, so that nothing can be said here.
+   */
+  readonly state: 'good' | 'damaged' | 'outdated' | 'busy' | 'elsewhere'
   readonly problems: readonly Problem[]
   /** Whether it was removed, so that it is extracted again when it is needed. */
   readonly repaired: boolean

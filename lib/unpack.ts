@@ -6,6 +6,7 @@ import { Bundle } from './bundle/bundle.ts'
 import { convertImageConfig } from './bundle/convert.ts'
 import { makeRootfs } from './bundle/rootfs.ts'
 import { recordChain } from './bundle/recorded-chain.ts'
+import { recordExtraction } from './recorded-extraction.ts'
 import { encodeRuntimeConfig, type RuntimeConfig } from './bundle/runtime-config.ts'
 import { Context, type ConfigContext } from './context.ts'
 import { createError } from './errors.ts'
@@ -70,6 +71,7 @@ export function unpack(app: Koci, options: UnpackOptions): Promise<UnpackResult>
         layering,
         dialect,
         chosenBy,
+        extraction: recordExtraction(extraction, app),
         layout: path.resolve(image.layout.path),
         layers: image.selected,
       },

@@ -2,9 +2,9 @@
 import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
 import type { ChangeList } from './change-list.ts'
-import { Context } from './context.ts'
+import { Context, type Shared } from './context.ts'
 import { createError } from './errors.ts'
-import { openBase } from './layout/open-image.ts'
+import { openBase, type Image } from './layout/open-image.ts'
 import { placeLayers } from './place-layers.ts'
 import { recordedExtraction } from './recorded-extraction.ts'
 import { listChanges, type ListOptions } from './list-changes.ts'
@@ -35,15 +35,21 @@ export function mountBundle(app: Koci, options: BundleOptions): Promise<void> {
 }
 
 /**
- * Takes the rootfs of a stacked bundle down; what was changed in it is kept. One that isn't mounted stays as it is.
+ * Takes the rootfs of a stacked bundle down; what was changed in it is kept. One that isn't mounted stays as it is. The image
+ * needn't be there any more, unless middleware of `unmount` asks for it.
  * @throws {FormatError} ERR_KOCI_INVALID_BUNDLE for a bundle whose layers are merged; {SystemError} ERR_KOCI_IO (EBUSY)
  * while it is in use
  */
 export function unmountBundle(app: Koci, options: BundleOptions): Promise<void> {
-  return withBundle(app, options, async (run, context) => {
-    assertStacked(context)
-    await app.step('unmount', run, context)
-  })
+  return withBundle(
+    app,
+    options,
+    async (run, context) => {
+      assertStacked(context)
+      await app.step('unmount', run, context)
+    },
+    { needsImage: false },
+  )
 }
 
 /**
@@ -64,18 +70,37 @@ function withBundle<T>(
   app: Koci,
   options: BundleOptions & Pick<ListOptions, 'dryRun'>,
   body: (run: Run, context: Context) => Promise<T>,
+  { needsImage = true } = {},
 ): Promise<T> {
   return runOnce(app, options.bundle, options.signal, async run => {
     const bundle = await Bundle.open(options.bundle)
     run.closing(() => bundle.release())
-    const image = await openBase(bundle, options.layout)
-    run.closing(() => image.layout.close())
-    const layers = layersOf(image)
-    const extraction = recordedExtraction(run, bundle)
-    const context = new Context({ ...run.shared, image, bundle, layers, extraction })
+    let image: Image | undefined
+    let reason: unknown
+    try {
+      image = await openBase(bundle, options.layout)
+      run.closing(() => image?.layout.close())
+    } catch (error) {
+      if (needsImage) throw error
+      reason = error
+    }
+    const shared = { ...run.shared, bundle, extraction: recordedExtraction(run, bundle) }
+    const context = image
+      ? new Context({ ...shared, image, layers: layersOf(image) })
+      : withoutImage(shared, reason)
     const result = await body(run, context)
     if (options.dryRun !== true) await bundle.save()
     return result
+  })
+}
+
+/** A context without an image: whoever asks for it gets the reason why there is none. */
+function withoutImage(context: Omit<Shared, 'image' | 'layers'>, reason: unknown): Context {
+  const image = undefined as unknown as Context['image']
+  return Object.defineProperty(new Context({ ...context, image, layers: [] }), 'image', {
+    get() {
+      throw reason
+    },
   })
 }
 

@@ -347,7 +347,7 @@ export class Bundle {
     const target = this.#pathOf(name)
     if (!isDirectory(target)) return
     for (const { source, mountpoint } of mountsWithin(target))
-      if (source === mountSource) unmount(Buffer.from(mountpoint, 'latin1').toString())
+      if (source === mountSource) unmount(Buffer.from(mountpoint, 'latin1'))
   }
 
   #pathOf(name: string): string {

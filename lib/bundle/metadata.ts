@@ -30,6 +30,8 @@ export interface ReadyState {
   readonly dialect: Dialect
   /** The driver that chose the layering; without it the bundle can't be used. */
   readonly chosenBy?: string | undefined
+  /** What else decided what was extracted, where it isn't as usual: umoci.json has no place for it. */
+  readonly extraction?: RecordedExtraction | undefined
   /** Absolute path of the layout that holds the image; information only: it may have moved. */
   readonly layout?: string | undefined
   /** Which layers of the image are in it, if not all: a repack is refused then. */
@@ -38,6 +40,13 @@ export interface ReadyState {
   readonly stack?: RecordedStack | undefined
   /** What drivers keep about the bundle, by their names. Data only: never a path, a command or a module. */
   readonly drivers: Readonly<Record<string, unknown>>
+}
+
+/** What decides what extraction yields, beside umoci's maps: layers that are extracted again have to come out the same. */
+export interface RecordedExtraction extends Pick<Mapping, 'keepDirlinks' | 'compat'> {
+  /** What middleware declared that it changes, and the drivers that may have. */
+  readonly variants?: readonly string[] | undefined
+  readonly by?: readonly string[] | undefined
 }
 
 /** Which stacked layers were extracted on top of those below them. */
@@ -134,8 +143,9 @@ export function parseBundleState(bytes: Uint8Array, subject: string): BundleStat
 }
 
 function isReady(json: Record<string, unknown>): json is Record<string, unknown> & ReadyState {
-  const { chain, layering, dialect, chosenBy, layout, layers, stack } = json
+  const { chain, layering, dialect, chosenBy, layout, layers, stack, extraction } = json
   return (
+    (extraction === undefined || isExtraction(extraction)) &&
     (stack === undefined || isStack(stack)) &&
     (layout === undefined || typeof layout === 'string') &&
     (layers === undefined || isRange(layers)) &&
@@ -144,6 +154,20 @@ function isReady(json: Record<string, unknown>): json is Record<string, unknown>
     ['merged', 'stacked'].includes(layering as string) &&
     ['plain', 'overlay-trusted', 'overlay-user'].includes(dialect as string) &&
     (typeof chosenBy === 'string' || (chosenBy === undefined && layering === 'merged'))
+  )
+}
+
+function isExtraction(extraction: unknown): extraction is RecordedExtraction {
+  if (typeof extraction !== 'object' || extraction === null) return false
+  const { keepDirlinks, compat, variants, by } = extraction as Record<string, unknown>
+  const isNames = (value: unknown): boolean =>
+    value === undefined ||
+    (Array.isArray(value) && value.every(each => typeof each === 'string'))
+  return (
+    (keepDirlinks === undefined || typeof keepDirlinks === 'boolean') &&
+    (compat === undefined || compat === 'clamp') &&
+    isNames(variants) &&
+    isNames(by)
   )
 }
 

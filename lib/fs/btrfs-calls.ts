@@ -2,7 +2,7 @@
 // isn't btrfs they fail with ENOTTY. Numbers and structures are those of 64-bit machines that encode ioctls as x86 does.
 import koffi from 'koffi'
 import { createError } from '../errors.ts'
-import type { CString } from './syscall.ts'
+import { checkFd, type CString } from './call-arguments.ts'
 
 const SUBVOL_CREATE = 0x5000940e
 const SNAP_DESTROY = 0x5000940f
@@ -50,7 +50,8 @@ export function createSnapshot(
   source: number,
   isReadOnly: boolean,
 ): number {
-  const argument = namedArgument(checkFd(source), name, 56)
+  checkFd(source)
+  const argument = namedArgument(source, name, 56)
   argument.writeBigUInt64LE(isReadOnly ? READ_ONLY : 0n, 16)
   return call(dirfd, SNAP_CREATE_V2, argument)
 }
@@ -91,8 +92,9 @@ export function getFileSystemID(fd: number, id: Uint8Array): number {
 
 /** The names of an inode in the subvolume that is open, as far as they fit: `struct btrfs_data_container`. */
 export function getInodePaths(fd: number, inode: bigint, container: Uint8Array): number {
+  checkFd(fd)
   const argument = { inode, size: container.length, reserved: [0, 0, 0, 0], container }
-  const result = ioctlInodePaths(checkFd(fd), INO_PATHS, argument)
+  const result = ioctlInodePaths(fd, INO_PATHS, argument)
   return result < 0 ? -koffi.errno() : result
 }
 
@@ -101,11 +103,12 @@ export function getInodePaths(fd: number, inode: bigint, container: Uint8Array):
  * libuv's pool. `parent` is the id of the older one. Both descriptors must stay open until then.
  */
 export function sendChanges(fd: number, output: number, parent: bigint): Promise<number> {
+  checkFd(fd)
+  checkFd(output)
   const argument = Buffer.alloc(72)
-  argument.writeBigInt64LE(BigInt(checkFd(output)), 0)
+  argument.writeBigInt64LE(BigInt(output), 0)
   argument.writeBigUInt64LE(parent, 24)
   argument.writeBigUInt64LE(NO_FILE_DATA, 32)
-  checkFd(fd)
   return new Promise((resolve, reject) => {
     ioctl.async(fd, SEND, argument, (error, code) => {
       const errno = koffi.errno()
@@ -127,11 +130,7 @@ function namedArgument(fd: number, name: CString, nameAt: number): Buffer {
 }
 
 function call(fd: number, request: number, argument: Uint8Array | BigUint64Array): number {
-  const result = ioctl(checkFd(fd), request, argument)
+  checkFd(fd)
+  const result = ioctl(fd, request, argument)
   return result < 0 ? -koffi.errno() : result
-}
-
-function checkFd(fd: number): number {
-  if ((fd | 0) === fd && fd >= 0) return fd
-  throw createError('INVALID_OPTION', { subject: 'descriptor', reason: `not usable: ${fd}` })
 }

@@ -2,8 +2,8 @@
 // listxattrat(2) takes half the time of llistxattr(2) on a path through /proc; kernels before 6.13 don't have it.
 import koffi from 'koffi'
 import { check } from './libc.ts'
-import { errno, type CString, type XattrTarget } from './syscall.ts'
-import * as sys from './syscall.ts'
+import { errno, type CString } from './syscall.ts'
+import { listxattr, type XattrTarget } from './xattr-calls.ts'
 import { getXattr, listXattrs } from './xattr.ts'
 
 /** An extended attribute: its whole name, and its value. */
@@ -49,7 +49,7 @@ export class XattrReader {
 
 /** The attributes of an open file or directory, or of a path whose last component isn't followed, sorted by name. */
 export function readXattrs(target: XattrTarget): Xattr[] {
-  const length = sys.listxattr(target, list)
+  const length = listxattr(target, list)
   if (length === 0 || length === -errno.ENOTSUP || length === -errno.ENOENT) return none
   if (length !== -errno.ERANGE) check(length, 'listxattr')
   const xattrs: Xattr[] = []

@@ -263,10 +263,6 @@ export function flock(fd: number, operation: number): boolean {
   return true
 }
 
-export function fsync(fd: number): void {
-  check(sys.fsync(fd), 'fsync')
-}
-
 /** Writes out the whole file system that holds the descriptor; reports its write errors since the descriptor was opened. */
 export function syncfs(fd: number): void {
   check(sys.syncfs(fd), 'syncfs')
@@ -316,7 +312,7 @@ export function readDirectory(fd: number): DirectoryEntry[] {
 }
 
 /** Opens a path outside of any rootfs as it is, links followed. The caller owns the descriptor. */
-export function open(path: string, flags: number, mode = 0): number {
+export function open(path: string | Uint8Array, flags: number, mode = 0): number {
   return openat(sys.AT_FDCWD, sys.cstring(path), flags, mode)
 }
 

@@ -1,8 +1,8 @@
 // The system calls that mount, as syscall.ts has the others: arguments checked, result `>= 0` or `-errno`.
 // glibc wraps most of them only since 2.36, so they go by number; these numbers are the same on every architecture we serve.
 import koffi from 'koffi'
-import { emptyName, type CString } from './syscall.ts'
-import { createError } from '../errors.ts'
+import { checkFd, checkName, type CString } from './call-arguments.ts'
+import { emptyName } from './syscall.ts'
 
 const SYS_open_tree = 428
 const SYS_move_mount = 429
@@ -133,14 +133,4 @@ function configure(
 
 function outcome(result: number): number {
   return result < 0 ? -koffi.errno() : result
-}
-
-function checkFd(fd: number): void {
-  if ((fd | 0) === fd && fd >= 0) return
-  throw createError('INVALID_OPTION', { subject: 'descriptor', reason: `not usable: ${fd}` })
-}
-
-function checkName(name: CString): void {
-  if (name.indexOf(0) === name.length - 1) return
-  throw createError('INVALID_OPTION', { subject: 'name', reason: 'no terminating NUL' })
 }

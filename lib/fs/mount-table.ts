@@ -54,6 +54,14 @@ export function mountsWithin(target: string): Mount[] {
     .reverse()
 }
 
+/** Where something is mounted beneath a directory, relative to it; latin1 text of bytes. */
+export function mountedInside(target: string): string[] {
+  const within = `${realPath(target)}/`
+  return readMounts()
+    .filter(({ mountpoint }) => mountpoint.startsWith(within))
+    .map(({ mountpoint }) => mountpoint.slice(within.length))
+}
+
 /** Whether something is mounted at a directory. */
 export function isMountPoint(target: string): boolean {
   return mountAt(target) !== undefined
@@ -111,6 +119,16 @@ export function holdersOf(mount: Mount): Holder[] {
   )
 }
 
+/** Mounts of overlays with an upper directory of this path, in whichever namespace; where what is seen ends, so does this. */
+export function usersOfUpper(upper: string): Holder[] {
+  const path = Buffer.from(upper).toString('latin1')
+  return [...namespaces()].flatMap(({ pid, namespace }) =>
+    tryReadMounts(pid)
+      .filter(mount => mount.type === 'overlay' && superOption(mount, 'upperdir') === path)
+      .map(({ mountpoint }) => ({ pid, namespace, mountpoint })),
+  )
+}
+
 /**
  * The mount tables of all namespaces that can be seen, as the kernel writes them: for looking up whether a name that nothing
  * else has is in them anywhere. Processes that we may not look at, and namespaces without a process, aren't seen.
@@ -119,12 +137,13 @@ export function mountTexts(): string[] {
   return Array.from(namespaces(), ({ pid }) => readText(`/proc/${pid}/mountinfo`))
 }
 
-/** All processes that use something beneath a path: for messages. At most `limit`, as `pid (command)`. */
-export function usersOf(target: string, limit = 5): string[] {
+/** All other processes that use something beneath a path: for messages. At most `limit`, as `pid (command)`. */
+export function usersOf(target: string | Uint8Array, limit = 5): string[] {
   const at = realPath(target)
   const users: string[] = []
   for (const pid of processes()) {
     if (users.length >= limit) break
+    if (pid === String(process.pid)) continue
     if (!openPaths(pid).some(path => path === at || path.startsWith(`${at}/`))) continue
     users.push(`${pid} (${readText(`/proc/${pid}/comm`).trim()})`)
   }
@@ -200,7 +219,7 @@ function unescape(text: string): string {
   )
 }
 
-function realPath(target: string): string {
+function realPath(target: string | Uint8Array): string {
   const fd = open(target, O_PATH | O_DIRECTORY | O_NOFOLLOW)
   try {
     return descriptorPath(fd)

@@ -77,17 +77,54 @@ export function mountOverlay(overlay: OverlayMount): Mount {
   throw createError('MOUNT_FAILED', { subject: target, reason })
 }
 
+/** An overlay that is mounted nowhere. */
+export interface DetachedOverlay extends OverlayLayers {
+  /** For errors. */
+  readonly subject: string
+  /** Gives an existing directory. The classic call can't do without one; nothing is mounted there afterwards. */
+  readonly spare: () => string
+  readonly api?: OverlayMount['api']
+}
+
 /**
  * An overlay that is mounted nowhere: it can be reached through its descriptor only, and is gone with the process at the
- * latest. The caller closes it.
- * @throws {LimitError} ERR_KOCI_LIMIT_EXCEEDED; {SystemError} ERR_KOCI_MOUNT_FAILED with what the kernel says, also where
- * it is older than Linux 6.7
+ * latest. The caller closes it. On kernels before Linux 6.7 it hangs at the spare directory for a moment.
+ * @throws {LimitError} ERR_KOCI_LIMIT_EXCEEDED; {SystemError} ERR_KOCI_MOUNT_FAILED with what the kernel says
  */
-export function openOverlay(overlay: OverlayLayers, subject: string): number {
+export function openOverlay(overlay: DetachedOverlay): number {
+  const { subject, spare, api = 'auto' } = overlay
   assertCanStack(overlay, subject)
-  const mount = tryDetached(overlay, subject, 'new')
-  if (mount !== undefined) return mount
-  throw refused(subject, -errno.ENOSYS, 'fsopen', [])
+  const mount = api === 'classic' ? undefined : tryDetached(overlay, subject, api)
+  return mount ?? cloneClassic({ ...overlay, target: spare() })
+}
+
+/** Mounts, takes a copy that hangs nowhere, and unmounts. */
+function cloneClassic(overlay: OverlayMount): number {
+  const { target } = overlay
+  mountOverlay({ ...overlay, api: 'classic' })
+  let mount: number | undefined
+  try {
+    try {
+      mount = cloneAt(target)
+    } finally {
+      unmount(target)
+    }
+    return mount
+  } catch (error) {
+    if (mount !== undefined) close(mount)
+    throw error
+  }
+}
+
+function cloneAt(target: string): number {
+  const directory = openTarget(target)
+  try {
+    const mount = calls.cloneMount(directory)
+    if (mount < 0) throw refused(target, mount, 'open_tree', [])
+    return mount
+  } finally {
+    close(directory)
+  }
 }
 
 function assertCanStack({ lowers }: OverlayLayers, subject: string): void {
@@ -120,7 +157,7 @@ export function overlayObstacle(): string | undefined {
  * Unmounts what is mounted topmost at a directory.
  * @throws {ConflictError} ERR_KOCI_MOUNT_BUSY while it is in use; {SystemError} ERR_KOCI_IO
  */
-export function unmount(target: string): void {
+export function unmount(target: string | Uint8Array): void {
   const code = calls.umount(cstring(target))
   if (code === 0) return
   const cause = new SystemCallError(code, 'umount2', target)
@@ -167,7 +204,9 @@ function tryDetached(
     }
     // the code of a refusal, where it is one by a kernel that is too old
     const isOld = (code: number): boolean =>
-      code === -errno.EINVAL && api === 'auto' && !knowsSingleLowers()
+      (code === -errno.EINVAL || code === -errno.ENOTSUP) &&
+      api === 'auto' &&
+      !knowsSingleLowers()
     for (const [key, value] of optionsOf(overlay)) {
       const code =
         value === undefined
@@ -211,7 +250,8 @@ function setValue(context: number, key: string, value: Buffer, layers: number[])
   const fd = openat(AT_FDCWD, cstring(value), O_RDONLY | O_DIRECTORY)
   layers.push(fd)
   const code = calls.setDescriptor(context, name, fd)
-  if (code !== -errno.EINVAL) return code
+  // the legacy way, which overlayfs left with Linux 6.5, has a code of its own for descriptors
+  if (code !== -errno.EINVAL && code !== -errno.ENOTSUP) return code
   return calls.setString(context, name, cstring(`/proc/self/fd/${fd}`))
 }
 

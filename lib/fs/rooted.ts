@@ -26,7 +26,7 @@ import * as sys from './syscall.ts'
 
 const OPEN_DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 const MAX_LINKS = 255 // as securejoin and thus umoci; the kernel's own limit is 40
-const MAX_OPEN = 256
+const MAX_OPEN = 64 // with threads, a process sleeps whenever its table of descriptors outgrows 256 or 512
 const slash = 0x2f
 const dot = 0x2e
 
@@ -181,10 +181,16 @@ export class Rooted<Data = unknown> {
    * `key` is the name as latin1, without the NUL.
    */
   child(node: DirNode<Data>, name: CString, key: string): DirNode<Data> | undefined {
+    const result = this.tryChild(node, name, key)
+    return typeof result === 'number' ? undefined : result
+  }
+
+  /** As `child`, saying why there is none: -ENOENT, -ENOTDIR, or for a symlink perhaps -ELOOP. */
+  tryChild(node: DirNode<Data>, name: CString, key: string): DirNode<Data> | number {
     const result = node.children.get(key) ?? this.#openChild(node, name, key)
     if (typeof result !== 'number') return result
     if (result === -errno.ENOENT || result === -errno.ENOTDIR || result === -errno.ELOOP)
-      return undefined
+      return result
     throw new SystemCallError(result, 'openat', name)
   }
 

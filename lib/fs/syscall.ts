@@ -1,14 +1,22 @@
-// The system calls themselves, over koffi: arguments checked, EINTR retried, result `>= 0` or `-errno`.
+// The system calls themselves, over koffi: arguments checked, EINTR and stray EAGAIN retried, result `>= 0` or `-errno`.
 // Nothing is thrown for a refusal, because the inner loop expects some (EEXIST, ENOENT) and an Error costs
 // more than the call. koffi.errno() is read at once: any allocation in between may change it.
 import koffi from 'koffi'
 import { constants } from 'node:os'
-import { createError } from '../errors.ts'
+import {
+  checkCount,
+  checkDirfd,
+  checkFd,
+  checkID,
+  checkName,
+  checkRange,
+  checkUint,
+  refuse,
+  type CString,
+} from './call-arguments.ts'
 
-/** A NUL-terminated name; only `cstring()` makes one. */
-export type CString = Buffer & { readonly __cstring: true }
+export { AT_FDCWD, cstring, type CString } from './call-arguments.ts'
 
-export const AT_FDCWD = -100
 export const AT_SYMLINK_NOFOLLOW = 0x100
 export const AT_REMOVEDIR = 0x200
 export const AT_EMPTY_PATH = 0x1000
@@ -25,7 +33,8 @@ const numbers: Record<string, { getdents64: number; renameat2: number }> = {
   riscv64: { getdents64: 61, renameat2: 276 },
 }
 
-const EINTR = constants.errno.EINTR
+const { EAGAIN, EINTR } = constants.errno
+const maxRepeats = 3
 const libc = koffi.load(null)
 type Call = (...args: unknown[]) => number
 
@@ -56,7 +65,6 @@ const calls = {
   utimensat: declare('utimensat', 'int', 'int', 'void *', 'void *', 'int'),
   ioctl: declare('ioctl', 'int', 'int', 'ulong', 'int'),
   flock: declare('flock', 'int', 'int', 'int'),
-  fsync: declare('fsync', 'int', 'int'),
   syncfs: declare('syncfs', 'int', 'int'),
   copyFileRange: declare(
     'copy_file_range',
@@ -71,62 +79,15 @@ const calls = {
   fcntl: declare('fcntl', 'int', 'int', 'int', 'int'),
   syscall3: declare('syscall', 'long', 'long', 'long', 'void *', 'size_t'),
   syscall5: declare('syscall', 'long', 'long', 'long', 'void *', 'long', 'void *', 'uint'),
-  fsetxattr: declare('fsetxattr', 'int', 'int', 'void *', 'void *', 'size_t', 'int'),
-  lsetxattr: declare('lsetxattr', 'int', 'void *', 'void *', 'void *', 'size_t', 'int'),
-  fgetxattr: declare('fgetxattr', 'long', 'int', 'void *', 'void *', 'size_t'),
-  lgetxattr: declare('lgetxattr', 'long', 'void *', 'void *', 'void *', 'size_t'),
-  flistxattr: declare('flistxattr', 'long', 'int', 'void *', 'size_t'),
-  llistxattr: declare('llistxattr', 'long', 'void *', 'void *', 'size_t'),
-  fremovexattr: declare('fremovexattr', 'int', 'int', 'void *'),
-  lremovexattr: declare('lremovexattr', 'int', 'void *', 'void *'),
 } as const
 
-/** Makes a NUL-terminated name. A NUL inside is refused with ERR_KOCI_INVALID_OPTION, as it would cut the name short. */
-export function cstring(bytes: Uint8Array | string): CString {
-  const source = typeof bytes === 'string' ? Buffer.from(bytes) : bytes
-  const { length } = source
-  const result = Buffer.allocUnsafe(length + 1)
-  result.set(source)
-  result[length] = 0
-  if (result.indexOf(0) !== length)
-    throw createError('INVALID_OPTION', { subject: source, reason: 'a name holds a NUL byte' })
-  return result as CString
-}
-
-function fail(what: string, value: unknown): never {
-  throw createError('INVALID_OPTION', { subject: what, reason: `not usable: ${String(value)}` })
-}
-
-/** koffi takes NaN for 0 and cuts 1.5 to 1: a wrong descriptor would silently be another one. */
-function checkFd(fd: number): void {
-  if ((fd | 0) !== fd || fd < 0) fail('descriptor', fd)
-}
-
-function checkDirfd(fd: number): void {
-  if ((fd | 0) !== fd || (fd < 0 && fd !== AT_FDCWD)) fail('directory descriptor', fd)
-}
-
-function checkName(name: CString): void {
-  if (name[name.length - 1] !== 0) fail('name without terminating NUL', name.length)
-}
-
-function checkUint(what: string, value: number): void {
-  if (value >>> 0 !== value) fail(what, value)
-}
-
-function checkCount(what: string, value: number): void {
-  if (!Number.isSafeInteger(value) || value < 0) fail(what, value)
-}
-
-function checkRange(buffer: Uint8Array, length: number): void {
-  if (!Number.isSafeInteger(length) || length < 0 || length > buffer.length)
-    fail('length', length)
-}
-
-/** Result of a call that failed: whether it is to be repeated, else the negated errno. */
-function failed(): number {
+/**
+ * Result of a call that failed: 0 if it is to be repeated, else the negated errno. Given the number of tries so far, it takes
+ * EAGAIN for an answer only when it keeps coming: openat(2) on XFS was seen to end in it where nothing is to be waited for.
+ */
+function failed(tries = maxRepeats): number {
   const code = koffi.errno()
-  return code === EINTR ? 0 : -code
+  return code === EINTR || (code === EAGAIN && tries < maxRepeats) ? 0 : -code
 }
 
 export function openat(dirfd: number, name: CString, flags: number, mode: number): number {
@@ -134,10 +95,10 @@ export function openat(dirfd: number, name: CString, flags: number, mode: number
   checkName(name)
   checkUint('flags', flags)
   checkUint('mode', mode)
-  for (;;) {
+  for (let tries = 0; ; tries++) {
     const fd = calls.openat(dirfd, name, flags, mode)
     if (fd >= 0) return fd
-    const code = failed()
+    const code = failed(tries)
     if (code < 0) return code
   }
 }
@@ -152,20 +113,20 @@ export function pread(fd: number, buffer: Uint8Array, length: number, offset: nu
   checkFd(fd)
   checkRange(buffer, length)
   checkCount('offset', offset)
-  for (;;) {
+  for (let tries = 0; ; tries++) {
     const count = calls.pread(fd, buffer, length, offset)
     if (count >= 0) return count
-    const code = failed()
+    const code = failed(tries)
     if (code < 0) return code
   }
 }
 
 export function write(fd: number, buffer: Uint8Array): number {
   checkFd(fd)
-  for (;;) {
+  for (let tries = 0; ; tries++) {
     const count = calls.write(fd, buffer, buffer.length)
     if (count >= 0) return count
-    const code = failed()
+    const code = failed(tries)
     if (code < 0) return code
   }
 }
@@ -173,10 +134,10 @@ export function write(fd: number, buffer: Uint8Array): number {
 export function pwrite(fd: number, buffer: Uint8Array, offset: number): number {
   checkFd(fd)
   checkCount('offset', offset)
-  for (;;) {
+  for (let tries = 0; ; tries++) {
     const count = calls.pwrite(fd, buffer, buffer.length, offset)
     if (count >= 0) return count
-    const code = failed()
+    const code = failed(tries)
     if (code < 0) return code
   }
 }
@@ -184,9 +145,9 @@ export function pwrite(fd: number, buffer: Uint8Array, offset: number): number {
 export function ftruncate(fd: number, length: number): number {
   checkFd(fd)
   checkCount('length', length)
-  for (;;) {
+  for (let tries = 0; ; tries++) {
     if (calls.ftruncate(fd, length) === 0) return 0
-    const code = failed()
+    const code = failed(tries)
     if (code < 0) return code
   }
 }
@@ -220,7 +181,7 @@ export function statx(
 ): number {
   checkDirfd(dirfd)
   checkName(name)
-  if (result.length < 256) fail('statx buffer', result.length)
+  if (result.length < 256) refuse('statx buffer', result.length)
   return calls.statx(dirfd, name, flags, mask, result) < 0 ? -koffi.errno() : 0
 }
 
@@ -258,8 +219,8 @@ export function mknodat(
   checkDirfd(dirfd)
   checkName(name)
   checkUint('mode', mode)
-  if (!(major >= 0 && major < 2 ** 12 && Number.isInteger(major))) fail('device major', major)
-  if (!(minor >= 0 && minor < 2 ** 20 && Number.isInteger(minor))) fail('device minor', minor)
+  if (!(major >= 0 && major < 2 ** 12 && Number.isInteger(major))) refuse('device major', major)
+  if (!(minor >= 0 && minor < 2 ** 20 && Number.isInteger(minor))) refuse('device minor', minor)
   const low = (minor & 0xff) | (major << 8)
   const device = low + (minor & 0xfff00) * 2 ** 12
   return calls.mknodat(dirfd, name, mode, device) < 0 ? -koffi.errno() : 0
@@ -301,11 +262,6 @@ export function renameat2(
   const number = numbers[process.arch]?.renameat2
   if (number === undefined) return -constants.errno.ENOSYS
   return calls.syscall5(number, fromFd, from, toFd, to, flags) < 0 ? -koffi.errno() : 0
-}
-
-/** (uid_t)-1 means "unchanged" to the kernel, so it is refused here. */
-function checkID(what: string, id: number): void {
-  if (id >>> 0 !== id || id === 0xffffffff) fail(what, id)
 }
 
 export function fchown(fd: number, uid: number, gid: number): number {
@@ -359,15 +315,6 @@ export function flock(fd: number, operation: number): number {
   }
 }
 
-export function fsync(fd: number): number {
-  checkFd(fd)
-  for (;;) {
-    if (calls.fsync(fd) === 0) return 0
-    const code = failed()
-    if (code < 0) return code
-  }
-}
-
 export function syncfs(fd: number): number {
   checkFd(fd)
   return calls.syncfs(fd) < 0 ? -koffi.errno() : 0
@@ -393,59 +340,12 @@ export function copyFileRange(from: number, to: number, length: number): number 
   checkFd(from)
   checkFd(to)
   checkCount('length', length)
-  for (;;) {
+  for (let tries = 0; ; tries++) {
     const count = calls.copyFileRange(from, null, to, null, length, 0)
     if (count >= 0) return count
-    const code = failed()
+    const code = failed(tries)
     if (code < 0) return code
   }
-}
-
-/** A descriptor, or a path whose last component is not followed. */
-export type XattrTarget = number | CString
-
-function checkTarget(target: XattrTarget): void {
-  if (typeof target === 'number') checkFd(target)
-  else checkName(target)
-}
-
-export function setxattr(target: XattrTarget, name: CString, value: Uint8Array): number {
-  checkTarget(target)
-  checkName(name)
-  const result =
-    typeof target === 'number'
-      ? calls.fsetxattr(target, name, value, value.length, 0)
-      : calls.lsetxattr(target, name, value, value.length, 0)
-  return result < 0 ? -koffi.errno() : 0
-}
-
-export function getxattr(target: XattrTarget, name: CString, value: Uint8Array): number {
-  checkTarget(target)
-  checkName(name)
-  const result =
-    typeof target === 'number'
-      ? calls.fgetxattr(target, name, value, value.length)
-      : calls.lgetxattr(target, name, value, value.length)
-  return result < 0 ? -koffi.errno() : result
-}
-
-export function listxattr(target: XattrTarget, list: Uint8Array): number {
-  checkTarget(target)
-  const result =
-    typeof target === 'number'
-      ? calls.flistxattr(target, list, list.length)
-      : calls.llistxattr(target, list, list.length)
-  return result < 0 ? -koffi.errno() : result
-}
-
-export function removexattr(target: XattrTarget, name: CString): number {
-  checkTarget(target)
-  checkName(name)
-  const result =
-    typeof target === 'number'
-      ? calls.fremovexattr(target, name)
-      : calls.lremovexattr(target, name)
-  return result < 0 ? -koffi.errno() : 0
 }
 
 const F_GETFD = 1

@@ -1,10 +1,11 @@
 // Extended attributes, of open files and of names that are not followed.
 // The latter go through /proc/self/fd/N/name: exactly one component after the descriptor.
 import { check } from './libc.ts'
-import { cstring, errno, type CString, type XattrTarget } from './syscall.ts'
-import * as sys from './syscall.ts'
+import { cstring, errno, type CString } from './syscall.ts'
+import * as calls from './xattr-calls.ts'
+import type { XattrTarget } from './xattr-calls.ts'
 
-export type { XattrTarget } from './syscall.ts'
+export type { XattrTarget } from './xattr-calls.ts'
 
 /** A name inside an open directory, as a target for the functions here; the name is one component. */
 export function xattrTarget(dirfd: number, name: CString): XattrTarget {
@@ -16,7 +17,7 @@ export function xattrTarget(dirfd: number, name: CString): XattrTarget {
 export function listXattrs(target: XattrTarget): Buffer[] {
   for (let size = 1024; ; size *= 4) {
     const list = Buffer.allocUnsafe(Math.min(size, 65536))
-    const length = sys.listxattr(target, list)
+    const length = calls.listxattr(target, list)
     if (length === -errno.ENOTSUP) return []
     if (length === -errno.ERANGE && size < 65536) continue
     check(length, 'listxattr')
@@ -29,7 +30,7 @@ export function getXattr(target: XattrTarget, name: Uint8Array): Buffer | undefi
   const attribute = cstring(name)
   for (let size = 256; ; size *= 16) {
     const value = Buffer.allocUnsafe(Math.min(size, 65536))
-    const length = sys.getxattr(target, attribute, value)
+    const length = calls.getxattr(target, attribute, value)
     if (length === -errno.ENODATA || length === -errno.ENOTSUP) return undefined
     if (length === -errno.ERANGE && size < 65536) continue
     check(length, 'getxattr', attribute)
@@ -39,13 +40,13 @@ export function getXattr(target: XattrTarget, name: Uint8Array): Buffer | undefi
 
 export function setXattr(target: XattrTarget, name: Uint8Array, value: Uint8Array): void {
   const attribute = cstring(name)
-  check(sys.setxattr(target, attribute, value), 'setxattr', attribute)
+  check(calls.setxattr(target, attribute, value), 'setxattr', attribute)
 }
 
 /** Removes; an attribute that isn't there is no error. */
 export function removeXattr(target: XattrTarget, name: Uint8Array): void {
   const attribute = cstring(name)
-  const code = sys.removexattr(target, attribute)
+  const code = calls.removexattr(target, attribute)
   if (code !== -errno.ENODATA) check(code, 'removexattr', attribute)
 }
 

@@ -33,6 +33,7 @@ export class Extraction {
   #dialect: Dialect = 'plain'
   #chosenBy: string | undefined
   #sealed = false
+  #recalled: readonly string[] | undefined
   readonly #variants: string[] = []
   #hashes: FileHashes | undefined
 
@@ -69,6 +70,14 @@ export class Extraction {
     return this.#variants
   }
 
+  /**
+   * The drivers that may have declared the variants, where these come from a bundle and not from the chain at hand: nobody
+   * vouches for what is extracted now being what they name. Undefined where there are none, or they were declared.
+   */
+  get recalled(): readonly string[] | undefined {
+    return this.#recalled
+  }
+
   /** Where the hashes of files go while they are written; undefined if nobody wants them. */
   get hashes(): FileHashes | undefined {
     return this.#hashes
@@ -101,6 +110,13 @@ export class Extraction {
     this.#assertOpen(variant)
     if (!this.#variants.includes(variant)) this.#variants.push(variant)
     this.#variants.sort()
+  }
+
+  /** For the runner: variants that a bundle remembers. */
+  recall(variants: readonly string[], drivers: readonly string[]): void {
+    if (variants.length === 0) return
+    for (const variant of variants) this.addVariant(variant)
+    this.#recalled = drivers
   }
 
   /** Asks for the contents of files to be hashed while they are written: costs time per byte, spares a second reading. */

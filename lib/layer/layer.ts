@@ -7,8 +7,7 @@ import type { Compression } from '../oci/media-type.ts'
 import type { Descriptor } from '../oci/descriptor.ts'
 import type { Dialect } from './extraction.ts'
 import type { Digest } from '../oci/digest.ts'
-import { readEntries, type TarEntry } from './entries.ts'
-import { openLayer } from './open-layer.ts'
+import type { TarEntry } from './entries.ts'
 
 /** What the image says about a layer. */
 export interface LayerDescription {
@@ -125,6 +124,8 @@ export class Layer {
    */
   recordTo: string | undefined
   recorded: LayerRecordSummary | undefined
+  /** The name under which a store has it, or would keep it; for people. */
+  key: string | undefined
   #placed: Placement | undefined
   #extracted = false
   #needsBelow: string | undefined
@@ -246,12 +247,12 @@ export class Layer {
    * Act on what it yields only after it ended, or in a place that can be thrown away.
    */
   open(): AsyncIterable<Buffer> {
-    return openLayer(this)
+    return openLater(this)
   }
 
   /** The entries of the layer with their bodies, names as bytes; verified as {@link Layer.open} is. */
   entries(): AsyncIterable<TarEntry> {
-    return readEntries(this.open())
+    return readLater(this.open(), `layer ${this.digest}`)
   }
 
   /** For whoever extracts: where progress is read from. */
@@ -263,4 +264,19 @@ export class Layer {
     const { index, digest, size, diffID, chainID, compression, placed } = this
     return { index, digest, size, diffID, chainID, compression, placed }
   }
+}
+
+// the many modules that read a layer in this thread are loaded by whoever does
+
+async function* openLater(layer: Layer): AsyncGenerator<Buffer> {
+  const { openLayer } = await import('./open-layer.ts')
+  yield* openLayer(layer)
+}
+
+async function* readLater(
+  bytes: AsyncIterable<Buffer>,
+  subject: string,
+): AsyncGenerator<TarEntry> {
+  const { readEntries } = await import('./entries.ts')
+  yield* readEntries(bytes, { subject })
 }

@@ -96,6 +96,10 @@ export function opaqueXattr(dialect: Dialect): Buffer | undefined {
   )
 }
 
+function isDirectory(stat: Stat): boolean {
+  return (stat.mode & S_IFMT) === S_IFDIR
+}
+
 /** Whether it stands for a deleted name. */
 export function isWhiteoutDevice(stat: Stat): boolean {
   return (stat.mode & S_IFMT) === S_IFCHR && stat.rdevMajor === 0 && stat.rdevMinor === 0
@@ -191,20 +195,25 @@ class Directory implements LowerDirectory {
     const stack = this.#stack
     const parts: Part[] = []
     let top: { readonly layer: number; readonly node: DirNode; readonly stat: Stat } | undefined
-    for (const { layer, node } of this.#parts) {
+    const base = this.#parts.at(-1)
+    for (const part of this.#parts) {
+      const { layer, node } = part
       const rooted = this.#rooted(layer)
+      // most that is looked for is a directory, or isn't there: opening it tells, and is needed anyway
+      const child = rooted.tryChild(node, name, key)
+      if (child === -errno.ENOENT) continue
+      if (typeof child !== 'number') {
+        top ??= { layer, node, stat: child.stat }
+        parts.push({ layer, node: child })
+        if (part !== base && this.#isOpaque(rooted, child)) break
+        continue
+      }
+      if (top) break
       const stat = tryStat(rooted.fdOf(node), name)
-      if (stat === -errno.ENOENT) continue
       if (typeof stat === 'number') throw new SystemCallError(stat, 'statx', name)
-      if (isWhiteoutDevice(stat) && stack.opaque !== undefined) break
-      const isDirectory = (stat.mode & S_IFMT) === S_IFDIR
-      if (top && !isDirectory) break
-      top ??= { layer, node, stat }
-      if (!isDirectory) break
-      const child = rooted.child(node, name, key)
-      if (!child) throw new SystemCallError(-errno.ESTALE, 'openat', name)
-      parts.push({ layer, node: child })
-      if (this.#isOpaque(rooted, child)) break
+      if (isDirectory(stat)) throw new SystemCallError(-errno.ESTALE, 'openat', name)
+      if (!isWhiteoutDevice(stat) || stack.opaque === undefined) top = { layer, node, stat }
+      break
     }
     if (!top) return undefined
     const directory = parts.length > 0 ? new Directory(stack, parts) : undefined

@@ -4,8 +4,7 @@ import { createError } from '../errors.ts'
 import { cstring, errno, SystemCallError, type CString } from '../fs/libc.ts'
 import type { Privileges } from '../fs/privileges.ts'
 import { tryStat } from '../fs/stat.ts'
-import type { XattrTarget } from '../fs/syscall.ts'
-import * as sys from '../fs/syscall.ts'
+import { removexattr, setxattr, type XattrTarget } from '../fs/xattr-calls.ts'
 import { listXattrs } from '../fs/xattr.ts'
 import { toHost, type IdMap } from '../oci/idmap.ts'
 import { printable } from '../text.ts'
@@ -122,7 +121,7 @@ export class Metadata {
       }
       // the kernel takes an empty one, and can't read it ever after
       const isBroken = value.length === 0 && text === capability
-      const code = isBroken ? -errno.EINVAL : sys.setxattr(target, cstring(name), value)
+      const code = isBroken ? -errno.EINVAL : setxattr(target, cstring(name), value)
       if (code < 0) this.#setFailed(code, name, special, subject)
     }
   }
@@ -146,7 +145,7 @@ export class Metadata {
     for (const name of listXattrs(target)) {
       if (masked.has(name.toString('latin1'))) continue
       if (kept.some(([key]) => key.equals(name))) continue
-      const code = sys.removexattr(target, cstring(name))
+      const code = removexattr(target, cstring(name))
       const harmless = [-errno.EPERM, -errno.ENODATA, -errno.ENOTSUP].includes(code)
       if (code < 0 && !harmless) throw new SystemCallError(code, 'removexattr', name)
     }

@@ -54,7 +54,9 @@ function reasonIn(
  * @throws {SystemError} ERR_KOCI_IO where the tree can't be read
  */
 export function reasonNotToMerge(layer: Layer, rootfs: string): string | undefined {
-  if (layer.needsBelow !== undefined) return layer.needsBelow
+  // one that was stored as it came out on top of others has copies where it linked to them
+  const known = layer.needsBelow ?? layer.placed?.report?.needsBelow
+  if (known !== undefined) return known
   try {
     return reasonIn([rootfs], 'plain', layer)
   } catch (error) {

@@ -21,6 +21,7 @@ import {
 import type { Location, Rooted } from '../fs/rooted.ts'
 import { tryStat } from '../fs/stat.ts'
 import * as sys from '../fs/syscall.ts'
+import { setxattr } from '../fs/xattr-calls.ts'
 import { removeTree } from '../fs/walk.ts'
 import { printable } from '../text.ts'
 import type { Directory, DirectoryState } from './directory-state.ts'
@@ -116,7 +117,7 @@ export class OverlayWhiteouts implements Whiteouts, TreeObserver {
   finished(node: Directory, fd: number): void {
     const mark = this.#marks.get(node)
     if (mark === undefined) return
-    const code = sys.setxattr(fd, mark, mark === this.#opaque ? yes : nothing)
+    const code = setxattr(fd, mark, mark === this.#opaque ? yes : nothing)
     if (code === -errno.EPERM || code === -errno.ENOTSUP)
       throw createError(
         'UNSUPPORTED_PLATFORM',

@@ -23,7 +23,7 @@ export class Thread {
   constructor(onIdle: () => void, onEnd: () => void) {
     this.#onIdle = onIdle
     this.#worker = new Worker(workerURL, {
-      // our own flags (loaders, say) would only slow the start down
+      // the program's own flags would only slow the start down; those of NODE_OPTIONS, by which modules may be found, hold here, too
       execArgv: [],
       // hardly anything is made for each entry; of a layer made to need it, V8 would let 48 MB of garbage gather
       resourceLimits: { maxYoungGenerationSizeMb: 4 },

@@ -79,9 +79,12 @@ export async function testDriver(t: Tester, driver: DriverTest): Promise<void> {
       const place = new Place(driver)
       try {
         await run(place)
-      } finally {
-        await place.clear()
+      } catch (error) {
+        // what failed is told, not what therefore can't be removed
+        await place.clear().catch(() => {})
+        throw error
       }
+      await place.clear()
     })
   }
 

@@ -32,6 +32,9 @@ export interface Wanted {
  */
 const most = availableParallelism() > 4 ? 9 : Infinity
 
+/** A layer that is there can be taken when who made it is done with syncing it; looked for after so long, then twice as long. */
+const shortestPauseMs = 10
+
 /** The claims of one run. */
 export class Claims {
   readonly #store: Store
@@ -52,7 +55,7 @@ export class Claims {
     const { name, names, take, isComplete } = wanted
     const id = `${this.#store.path}/${name}`
     const files = names.map(each => `${each}.json`)
-    for (;;) {
+    for (let pauseMs: number | undefined; ;) {
       signal.throwIfAborted()
       if (take()) return undefined
       const flight = flights.get(id)
@@ -70,7 +73,10 @@ export class Claims {
         continue
       }
       this.#leave()
-      await this.#watch.until(files, signal)
+      const isTold = await this.#watch.until(files, signal, pauseMs)
+      // that the lock is shared now isn't told; and what is there may be of no use, if another boot left it
+      if (isTold) pauseMs = shortestPauseMs
+      else if (pauseMs !== undefined) pauseMs *= 2
     }
   }
 

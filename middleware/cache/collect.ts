@@ -6,7 +6,14 @@ import { bundleKeeps, isGone, missAgain } from '../../lib/bundle/missing.ts'
 import { wrapError } from '../../lib/errors.ts'
 import type { CollectOptions, CollectReport, RemovedLayer } from '../../lib/stored-layers.ts'
 import { namesIn } from './files.ts'
-import { readLeases, recallLease, removeLease, writeLease } from './lease.ts'
+import {
+  readLease,
+  readLeases,
+  recallLease,
+  removeLease,
+  writeLease,
+  type Lease,
+} from './lease.ts'
 import { mountedLayers, reclaimStaging } from './staging.ts'
 import { namePattern, type Store } from './store.ts'
 
@@ -20,12 +27,13 @@ interface Candidate {
 /**
  * Removes what nobody needs: what dead processes left, layers that aren't complete, those of bundles that are gone; and, if
  * asked, others that nobody uses now.
- * @throws {SystemError} ERR_KOCI_IO
+ * @throws {UnsupportedError} ERR_KOCI_READ_ONLY; {SystemError} ERR_KOCI_IO
  */
 export async function collect(
   store: Store,
   options: CollectOptions = {},
 ): Promise<CollectReport> {
+  store.assertWritable()
   try {
     return await new Collection(store, options).run()
   } catch (error) {
@@ -143,18 +151,25 @@ class Collection {
 
   async #dropLeases(): Promise<number> {
     let count = 0
-    for (const [id, lease] of await readLeases(this.#store)) {
+    for (const [id, seen] of await readLeases(this.#store)) {
+      if (isBundleThere(id, seen) && !seen.missed) continue
+      // of a bundle that is being made, or is somewhere else and used there
+      using lock = this.#store.tryLock(id, { shared: false })
+      // who worked on it may have ended between the look and the lock
+      const lease = lock && readLease(this.#store, id)
+      if (!lease) continue
       const { missed, ...rest } = lease
-      if (bundleKeeps(lease.bundle, 'cache', kept => recallLease(kept) === id)) {
-        if (missed) await writeLease(this.#store, id, rest, false)
-        continue
-      }
       const again = missAgain(missed, this.#now)
-      if (this.#options.dropMissing === true || isGone(again, this.#now)) {
+      if (isBundleThere(id, lease)) await writeLease(this.#store, id, rest, false)
+      else if (this.#options.dropMissing === true || isGone(again, this.#now)) {
         removeLease(this.#store, id)
         count += 1
       } else await writeLease(this.#store, id, { ...rest, missed: again }, false)
     }
     return count
   }
+}
+
+function isBundleThere(id: string, { bundle }: Lease): boolean {
+  return bundleKeeps(bundle, 'cache', kept => recallLease(kept) === id)
 }

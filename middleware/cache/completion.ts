@@ -1,12 +1,12 @@
 // The completion record of a stored layer, `layers/<name>.json`: it is written last and removed first, and a layer without
 // one doesn't exist. All that has to be known to use the layer is in it, so that nothing else is read.
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import type { LayerRecordSummary } from '../../lib/bundle/layer-record.ts'
 import { bootID } from '../../lib/fs/boot-id.ts'
 import { isMissing } from './files.ts'
 import type { LayerReport } from '../../lib/layer/layer.ts'
 import { parseDigest, type Digest } from '../../lib/oci/digest.ts'
-import { formatVersion, type LayerKey } from './key.ts'
+import { formatVersion, type LayerKey, type View } from './key.ts'
 
 /** What is known of a stored layer; JSON. */
 export interface Completion {
@@ -25,6 +25,8 @@ export interface Completion {
   readonly durable: boolean
   /** Which boot that was. */
   readonly boot: string
+  /** Of the process that stored it: whose owners the record has. Older ones lack it. */
+  readonly view?: View | undefined
   readonly record: LayerRecordSummary
   readonly report: LayerReport
 }
@@ -33,6 +35,8 @@ const maxBytes = 64 << 20
 
 /** Reads a completion record; undefined if there is none, or none that this version understands. */
 export function readCompletion(file: string): Completion | undefined {
+  // mostly there is none, and an error costs ten times as much as asking
+  if (!statSync(file, { throwIfNoEntry: false })) return undefined
   let bytes: Buffer
   try {
     bytes = readFileSync(file)

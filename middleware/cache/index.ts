@@ -4,6 +4,7 @@
 import type { Context } from '../../lib/context.ts'
 import type { Driver } from '../../lib/driver.ts'
 import { findStore } from './directory.ts'
+import { keyToKeep, nameOfKey } from './key.ts'
 import { checkOptions, type CacheOptions } from './options.ts'
 import { driverName, StoreRun } from './run.ts'
 import { Store } from './store.ts'
@@ -47,25 +48,46 @@ export function cache(options: CacheOptions = {}): Driver {
       const isThere = runs.has(ctx.state) || findStore(dir) !== undefined
       // somebody who is going to change it needs one that is nobody else's
       const found = isThere && ctx.layer.taints.length === 0 && runOf(ctx).take(ctx)
-      if (!found) await next()
+      if (found) return
+      ctx.layer.key = nameOfKey(keyToKeep(ctx.layer, ctx.extraction))
+      await next()
     },
 
     async layer(ctx, next) {
       const { layer } = ctx
       const run = runOf(ctx)
-      const isKept = !layer.placed && layer.taints.length === 0 && run.store.writable
+      // a tree that is the layer on top of others is right for stacks only
+      const isApplied = layer.needsBelow !== undefined && !isStacked(ctx)
+      const isKept =
+        !layer.placed && layer.taints.length === 0 && run.store.writable && !isApplied
       await (isKept ? run.extract(ctx, next) : next())
     },
 
     async mount(ctx, next) {
-      if (ctx.extraction.layering === 'stacked') await runOf(ctx).lease(ctx)
+      if (isStacked(ctx)) await runOf(ctx).lease(ctx)
       await next()
+    },
+
+    // a driver that mounts ends the step: where it is the outer one, nobody would ask us
+    async unpack(ctx, next) {
+      await next()
+      if (isStacked(ctx)) await runOf(ctx).lease(ctx)
+    },
+
+    async refresh(ctx, next) {
+      await next()
+      // both, since a kill may leave the bundle on either
+      if (isStacked(ctx)) await runOf(ctx).lease(ctx, [...ctx.layers, ...ctx.newLayers])
     },
 
     async repack(ctx, next) {
       // otherwise nobody would name a target, and it would be extracted into the rootfs
-      if (runOf(ctx).store.writable) ctx.keepLayer = true
+      if (runOf(ctx).store.writable && !ctx.extraction.recalled) ctx.keepLayer = true
       await next()
     },
   }
+}
+
+function isStacked({ extraction }: Context): boolean {
+  return extraction.layering === 'stacked'
 }

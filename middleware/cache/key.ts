@@ -14,6 +14,18 @@ export const formatVersion = 1
 /** `[inside, outside, size]`, outside being as the parent of this process's user namespace has it. */
 export type Range = readonly [inside: number, outside: number, size: number]
 
+/** Id maps of a process. */
+export interface View {
+  readonly uids: readonly Range[]
+  readonly gids: readonly Range[]
+}
+
+/** What tells who recorded a layer. */
+export interface Seen {
+  readonly key: LayerKey | null
+  readonly view?: View | undefined
+}
+
 /** What a key is made of; JSON. The order of the members matters. */
 export interface LayerKey {
   readonly format: typeof formatVersion
@@ -113,6 +125,20 @@ export function compose(
       else joined.push(range)
     }
   return joined
+}
+
+/** The id maps of this process's user namespace. What a record says of owners is as seen by them. */
+export function ownView(): View {
+  return { uids: ownRanges('uid'), gids: ownRanges('gid') }
+}
+
+/**
+ * Whether this process sees of a stored layer the owners and attributes that were seen when it was recorded. Of one that
+ * doesn't say by whom it is taken for granted, as it was before that was recorded.
+ */
+export function isSeenAlike({ key, view }: Seen): boolean {
+  const isOwn = view === undefined || JSON.stringify(view) === JSON.stringify(ownView())
+  return isOwn && (key?.dialect !== 'overlay-trusted' || storesTrusted())
 }
 
 const ownMaps = new Map<'uid' | 'gid', readonly Range[]>()

@@ -22,9 +22,10 @@ export async function listLayers(store: Store): Promise<StoredLayer[]> {
 
 /**
  * Removes a layer that nobody needs.
- * @throws {ConflictError} ERR_KOCI_LAYER_IN_USE
+ * @throws {ConflictError} ERR_KOCI_LAYER_IN_USE; {UnsupportedError} ERR_KOCI_READ_ONLY
  */
 export async function removeLayer(store: Store, { name }: StoredLayer): Promise<void> {
+  store.assertWritable()
   using lock = store.tryLock(name, { shared: false })
   const inUse = (users: string): Error =>
     createError('LAYER_IN_USE', { subject: `layer ${name}`, users })

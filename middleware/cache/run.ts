@@ -1,12 +1,12 @@
 // What one run has of the store: the layers that it uses, each locked against removal until the run ends. By then the lease
 // of the bundle protects what the bundle needs.
-import { writeLayerRecord } from '../../lib/bundle/layer-record.ts'
-import { makeTreeRoot } from '../../lib/bundle/rootfs.ts'
+import type { LayerRecordSummary } from '../../lib/bundle/layer-record.ts'
 import type { Context, LayerContext } from '../../lib/context.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
 import { bootID } from '../../lib/fs/boot-id.ts'
 import { acquireLock, type Lock } from '../../lib/fs/lock.ts'
 import type { Layer, Placement } from '../../lib/layer/layer.ts'
+import type { Digest } from '../../lib/oci/digest.ts'
 import { Claims } from './claims.ts'
 import type { Completion } from './completion.ts'
 import { randomName } from './files.ts'
@@ -17,6 +17,7 @@ import {
   keysOf,
   keyToKeep,
   nameOfKey,
+  ownView,
   type LayerKey,
 } from './key.ts'
 import { readLease, recallLease, writeLease, removeLease } from './lease.ts'
@@ -31,6 +32,8 @@ import {
 /** The name under which the driver places layers, and bundles remember their leases. */
 export const driverName = 'cache'
 
+type OwnLayer = Pick<Completion, 'diffID' | 'index'> & { readonly name: string }
+
 /** The store as one run of the application sees it. */
 export class StoreRun {
   readonly store: Store
@@ -40,6 +43,10 @@ export class StoreRun {
   /** Under which the bundle has its lease. */
   readonly #leaseID: string
   readonly #isLeased: boolean
+  /** Says that the bundle is being worked on: until it is complete, it looks as if it were gone. */
+  #leaseLock: Lock | undefined
+  /** What only this bundle may use: few, if any. Looked for once, since every layer asks. */
+  #own: readonly OwnLayer[] | undefined
 
   constructor(ctx: Context, store: Store, durable: boolean) {
     this.store = store
@@ -54,6 +61,7 @@ export class StoreRun {
         if (!ctx.signal.aborted) store.touch(name)
         lock.release()
       }
+      this.#leaseLock?.release()
       store.close()
     })
   }
@@ -61,11 +69,12 @@ export class StoreRun {
   /** Places the layer, if the store has it. No blob is opened. */
   take({ layer, extraction }: LayerContext): boolean {
     const named = (key: LayerKey): boolean =>
-      this.store.lookUp(key) !== undefined && this.#takeName(layer, nameOfKey(key))
+      this.#takeName(layer, nameOfKey(key), () => this.store.lookUp(key))
     // what only this bundle may use is what it was made with
     return (
-      this.#ownNames().some(name => this.#isOwn(name, layer) && this.#takeName(layer, name)) ||
-      keysOf(layer, extraction).some(key => named(key) || named(degradedKey(key)))
+      this.#ownLayers().some(
+        own => isSameLayer(own, layer) && this.#takeName(layer, own.name),
+      ) || keysOf(layer, extraction).some(key => named(key) || named(degradedKey(key)))
     )
   }
 
@@ -96,19 +105,23 @@ export class StoreRun {
     }
   }
 
-  /** Has the store remember that the bundle needs its layers, and the bundle under which name it does. */
-  async lease(ctx: Context): Promise<void> {
+  /** Has the store remember that the bundle needs these layers, and the bundle under which name it does. */
+  async lease(ctx: Context, layers: readonly Layer[] = ctx.layers): Promise<void> {
     const { store } = this
-    const names = ctx.layers.flatMap(({ placed }) => store.nameOf(placed?.dir) ?? [])
+    const names = layers.flatMap(({ placed }) => store.nameOf(placed?.dir) ?? [])
     if (names.length === 0 || !store.writable) return
     const id = this.#leaseID
+    // whatever the signal says: what failed is mounted again. gc has it for a moment only
+    this.#leaseLock ??= await acquireLock(store.lockFile(id), { shared: true })
     const lease = { format: 1, bundle: ctx.bundle.path, layers: [...new Set(names)] } as const
     const isNew = await writeLease(store, id, lease, this.#durable)
     if (isNew) ctx.defer(() => removeLease(store, id))
     if (!this.#isLeased) ctx.bundle.keep(driverName, { lease: id })
+    this.#own = undefined
   }
 
   async #prepare(staging: Staging, { layer, extraction }: LayerContext): Promise<LayerFiles> {
+    const { makeTreeRoot } = await import('../../lib/bundle/rootfs.ts')
     const files = makeLayerDirectory(staging)
     try {
       await makeTreeRoot(files.tree, extraction)
@@ -132,12 +145,15 @@ export class StoreRun {
     const { layer, extraction, signal } = ctx
     const { placed, diffID, digest: blob, index } = layer
     clearLayerDirectory(staging)
-    const record =
-      layer.recorded ?? (await writeLayerRecord(files.tree, files.record, diffID, { signal }))
+    const record = layer.recorded ?? (await writeRecord(files, diffID, signal))
     const report = placed?.report ?? { entries: 0, bytes: 0 }
     const base = keyToKeep(layer, extraction)
     const key = (report.degraded?.length ?? 0) > 0 ? degradedKey(base) : base
-    const isWhole = layer.extracted && placed?.verified === true && layer.taints.length === 0
+    const isWhole =
+      layer.extracted &&
+      placed?.verified === true &&
+      layer.taints.length === 0 &&
+      extraction.recalled === undefined
     const completion: Completion = {
       format: formatVersion,
       ...(isWhole ? { key } : { key: null, lease: this.#leaseID }),
@@ -147,6 +163,7 @@ export class StoreRun {
       stored: new Date().toISOString(),
       durable: this.#durable,
       boot: bootID(),
+      view: ownView(),
       record,
       report,
     }
@@ -168,36 +185,39 @@ export class StoreRun {
     layer.move(this.store.tree(name), driverName, this.#shareOf(name, completion))
   }
 
-  #takeName(layer: Layer, name: string): boolean {
+  #takeName(
+    layer: Layer,
+    name: string,
+    look: () => Completion | undefined = () => this.store.look(name),
+  ): boolean {
     const { store } = this
+    if (!store.has(name)) return false
     const lock = this.#held.get(name) ?? store.tryLock(name, { shared: true })
     if (!lock) return false
-    const found = store.look(name)
+    const found = look()
     if (!found) {
       lock.release()
       this.#held.delete(name)
       return false
     }
     this.#held.set(name, lock)
+    layer.key = name
     const { report } = found
     const dir = store.tree(name)
     layer.place({ dir, by: driverName, verified: true, report, ...this.#shareOf(name, found) })
     return true
   }
 
-  /** What only this bundle may use. */
-  #ownNames(): readonly string[] {
-    return this.#isLeased ? (readLease(this.store, this.#leaseID)?.layers ?? []) : []
+  #ownLayers(): readonly OwnLayer[] {
+    return (this.#own ??= this.#leasedNames().flatMap(name => {
+      const found = this.store.look(name)
+      if (found?.key !== null || found.lease !== this.#leaseID) return []
+      return [{ name, diffID: found.diffID, index: found.index }]
+    }))
   }
 
-  #isOwn(name: string, { diffID, index }: Layer): boolean {
-    const found = this.store.look(name)
-    return (
-      found?.key === null &&
-      found.lease === this.#leaseID &&
-      found.diffID === diffID &&
-      found.index === index
-    )
+  #leasedNames(): readonly string[] {
+    return this.#isLeased ? (readLease(this.store, this.#leaseID)?.layers ?? []) : []
   }
 
   #shareOf(name: string, found: Completion): Pick<Placement, 'loadRecord' | 'shared'> {
@@ -207,4 +227,17 @@ export class StoreRun {
   async #lock(name: string, shared: boolean, signal: AbortSignal): Promise<Lock> {
     return acquireLock(this.store.lockFile(name), { shared, signal })
   }
+}
+
+function isSameLayer(one: OwnLayer, { diffID, index }: Layer): boolean {
+  return one.diffID === diffID && one.index === index
+}
+
+async function writeRecord(
+  { tree, record }: LayerFiles,
+  diffID: Digest,
+  signal: AbortSignal,
+): Promise<LayerRecordSummary> {
+  const { writeLayerRecord } = await import('../../lib/bundle/layer-record.ts')
+  return writeLayerRecord(tree, record, diffID, { signal })
 }

@@ -11,9 +11,8 @@ import {
 } from 'node:fs'
 import { rename } from 'node:fs/promises'
 import path from 'node:path'
-import { readLayerRecord } from '../../lib/bundle/layer-record.ts'
 import type { TreeRecord } from '../../lib/bundle/record.ts'
-import { isError, wrapError } from '../../lib/errors.ts'
+import { createError, isError, wrapError } from '../../lib/errors.ts'
 import { tryLock, type Lock } from '../../lib/fs/lock.ts'
 import {
   AT_FDCWD,
@@ -29,7 +28,7 @@ import { removeTree } from '../../lib/fs/walk.ts'
 import { isTrusted, readCompletion, type Completion } from './completion.ts'
 import { findStore, makeStore } from './directory.ts'
 import { isDirectory, isMissing, syncDirectory, writeNew } from './files.ts'
-import { nameOfKey, type LayerKey } from './key.ts'
+import { isSeenAlike, nameOfKey, type LayerKey } from './key.ts'
 import { placeToRemove, reclaimStaging, Staging } from './staging.ts'
 import { Syncer } from './syncer.ts'
 
@@ -101,6 +100,11 @@ export class Store {
     return found && JSON.stringify(found.key) === JSON.stringify(key) ? found : undefined
   }
 
+  /** Whether a layer may be complete: to be asked before its lock is taken. */
+  has(name: string): boolean {
+    return statSync(this.completion(name), { throwIfNoEntry: false }) !== undefined
+  }
+
   /** The names of all layers that are, or once were, complete. */
   names(): string[] {
     return readdirSync(path.join(this.path, 'layers'))
@@ -109,14 +113,24 @@ export class Store {
       .sort()
   }
 
-  /** What was recorded of a layer when it was stored; undefined if the record doesn't fit any more. */
-  async load(name: string, { diffID, record }: Completion): Promise<TreeRecord | undefined> {
+  /** What was recorded of a layer when it was stored; undefined if the record doesn't fit any more, or not here. */
+  async load(name: string, found: Completion): Promise<TreeRecord | undefined> {
+    if (!isSeenAlike(found)) return undefined
+    const { diffID, record } = found
+    const { readLayerRecord } = await import('../../lib/bundle/layer-record.ts')
     try {
       return await readLayerRecord(this.record(name), diffID, record)
     } catch (error) {
       if (isError(error, 'INVALID_STORE') || isMissing((error as Error).cause)) return undefined
       throw error
     }
+  }
+
+  /** @throws {UnsupportedError} ERR_KOCI_READ_ONLY */
+  assertWritable(): void {
+    if (this.writable) return
+    const reason = 'nothing can be written there, so that nothing can be removed'
+    throw createError('READ_ONLY', { subject: this.path, reason })
   }
 
   /** The file whose lock is the layer's. */

@@ -5,6 +5,7 @@ import { withTree } from '../../lib/fs/open-tree.ts'
 import type { Problem, Verdict, VerifyOptions } from '../../lib/stored-layers.ts'
 import { isTrusted, readCompletion } from './completion.ts'
 import { isDirectory } from './files.ts'
+import { isSeenAlike } from './key.ts'
 import type { Store } from './store.ts'
 
 /**
@@ -44,6 +45,7 @@ async function verifyLayer(
   if (!isTrusted(found)) return verdict('outdated')
   const subject = store.tree(name)
   if (!isDirectory(subject)) return verdict('damaged', { kind: 'no tree', path: '' })
+  if (!isSeenAlike(found)) return verdict('elsewhere')
   const record = await store.load(name, found)
   if (!record) return verdict('damaged', { kind: 'no record', path: '' })
   // then no stat proves anything

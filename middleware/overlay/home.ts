@@ -1,10 +1,20 @@
 // What the driver has in a bundle: `overlay/` with upper and work directory, seams, and the layers that no store keeps.
 // koci.json says which of it counts; whatever else is there was left by a run that died, and isn't trusted.
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import path from 'node:path'
 import type { Bundle } from '../../lib/bundle/bundle.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
 import { close, cstring, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, open } from '../../lib/fs/libc.ts'
+import { unmount } from '../../lib/fs/mount.ts'
+import { findMounts } from '../../lib/fs/mount-table.ts'
 import { removeTree } from '../../lib/fs/walk.ts'
 import type { Layer, LayerReport } from '../../lib/layer/layer.ts'
 
@@ -22,6 +32,8 @@ interface State {
 
 /** The driver's part of one bundle, for one run. */
 export class Home {
+  /** This run unmounted the rootfs: what lies beneath had been hidden before. */
+  isTakenDown = false
   readonly #bundle: Bundle
   #upper: number
   /** The number that is on disk. */
@@ -58,6 +70,14 @@ export class Home {
   /** A directory in which nothing is. */
   get empty(): string {
     return path.join(this.path, 'empty')
+  }
+
+  /** A directory at which something can be mounted for a moment. What hangs there was left by a run that died. */
+  spare(): string {
+    const directory = path.join(this.path, 'spare')
+    if (!existsSync(directory)) this.#makeDirectory(directory)
+    for (const _ of findMounts(directory)) unmount(directory)
+    return directory
   }
 
   /** The number of the upper directory; changing it says from the next commit on which one counts. */
@@ -151,6 +171,36 @@ export class Home {
     return existsSync(path.join(this.path, `work-${number}`))
   }
 
+  /**
+   * Notes which directories are going to be mounted. It doesn't matter enough for a full disk to keep anybody from a bundle, in
+   * which something may be to be removed.
+   */
+  noteLowers(dirs: readonly string[]): void {
+    const noted = dirs.map(dir => {
+      const inside = path.relative(this.path, dir)
+      // the bundle can be moved
+      return { dir: inside.startsWith('..') ? dir : inside, is: identify(dir) }
+    })
+    try {
+      writeFileSync(this.#lowersFile, JSON.stringify(noted), { mode: 0o600 })
+    } catch {
+      rmSync(this.#lowersFile, { force: true })
+    }
+  }
+
+  /** Whether the directories that were noted last are still there, and not others by their names; true if that isn't known. */
+  hasLowers(): boolean {
+    try {
+      const noted = JSON.parse(readFileSync(this.#lowersFile, 'utf8')) as unknown
+      return (
+        !Array.isArray(noted) ||
+        noted.every(({ dir, is }) => identify(path.resolve(this.path, String(dir))) === is)
+      )
+    } catch {
+      return true
+    }
+  }
+
   /** Removes an upper directory, and the work directory beside it. */
   removeUpper(number: number): void {
     this.remove(`upper-${number}`)
@@ -170,6 +220,10 @@ export class Home {
     } catch (error) {
       throw wrapError(error, path.join(directory, names.at(-1) ?? ''))
     }
+  }
+
+  get #lowersFile(): string {
+    return path.join(this.path, 'lowers')
   }
 
   #makeDirectory(directory: string): void {
@@ -196,6 +250,12 @@ export class Home {
     }
     this.#bundle.keep(driverName, state)
   }
+}
+
+/** What tells a directory from another one that has, or had, the same name; not every file system knows when it was made. */
+function identify(dir: string): string {
+  const stat = lstatSync(dir, { bigint: true, throwIfNoEntry: false })
+  return stat ? `${stat.ino} ${stat.birthtimeNs || stat.ctimeNs}` : ''
 }
 
 /** The name of a layer's directory: what is in one that needs those below it holds for this image alone. */

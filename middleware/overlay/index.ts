@@ -7,12 +7,17 @@ import type { Driver } from '../../lib/driver.ts'
 import { createError } from '../../lib/errors.ts'
 import { overlayObstacle } from '../../lib/fs/mount.ts'
 import { readPrivileges } from '../../lib/fs/privileges.ts'
+import { assertNothingBeneath } from './beneath.ts'
 import { driverName, Home, layerKey } from './home.ts'
-import { assertFree, findMount, mountRootfs, unmountRootfs } from './mounting.ts'
-import { extractOnTop } from './on-top.ts'
-import { refreshUpper } from './refresh.ts'
+import {
+  assertFree,
+  assertUpperFree,
+  findMount,
+  mountRootfs,
+  unmountRootfs,
+} from './mounting.ts'
+import { unlessShown } from './shown.ts'
 import { planStack } from './stack.ts'
-import { listUpper } from './upper-changes.ts'
 
 /** How bundles are kept. */
 export interface OverlayOptions {
@@ -48,10 +53,10 @@ export function overlay(options: OverlayOptions = {}): Driver {
     },
 
     async unpack(ctx, next) {
-      assertCanMount(ctx)
       const { inUserNamespace } = readPrivileges()
       const dialect = inUserNamespace ? 'overlay-user' : 'overlay-trusted'
       ctx.extraction.choose(driverName, 'stacked', dialect)
+      assertCanMount()
       await ctx.bundle.claim(driverName)
       homeOf(ctx).make()
       await next()
@@ -70,36 +75,46 @@ export function overlay(options: OverlayOptions = {}): Driver {
 
     async layer(ctx, next) {
       if (!isOurs(ctx)) return next()
-      const { layer } = ctx
-      if (layer.target === undefined) await extractHere(ctx, next, homeOf(ctx))
-      else if (layer.needsBelow === undefined) await next()
-      else await extractOnTop(ctx, next, homeOf(ctx), layer.target)
+      const { target } = ctx.layer
+      if (target === undefined) await extractHere(ctx, next, homeOf(ctx))
+      else await extractInto(ctx, next, homeOf(ctx), target)
     },
 
     async mount(ctx, next) {
       if (!isOurs(ctx)) return next()
+      assertLegible(ctx)
       mountRootfs(ctx, homeOf(ctx))
     },
 
     async unmount(ctx, next) {
-      if (isOurs(ctx)) unmountRootfs(ctx)
+      if (isOurs(ctx)) unmountRootfs(ctx, homeOf(ctx))
       await next()
     },
 
     async delta(ctx, next) {
       if (!isOurs(ctx)) return next()
+      assertLegible(ctx)
+      const { listUpper } = await import('./upper-changes.ts')
       const { layers, extraction, signal } = ctx
       const home = homeOf(ctx)
-      findMount(ctx.rootfs, home)
+      const mount = findMount(ctx.rootfs, home)
+      if (!mount) assertNothingBeneath(ctx.rootfs)
       const stack = planStack(layers, extraction, home)
       const { dialect } = extraction
-      ctx.changes = await listUpper({ upper: home.upper, stack, dialect, signal })
+      try {
+        ctx.changes = await listUpper({ upper: home.upper, stack, dialect, signal })
+      } catch (error) {
+        throw mount ? unlessShown(error, mount) : error
+      }
     },
 
     async pack(ctx, next) {
       // what is packed is read through the mount
       if (isOurs(ctx)) mountRootfs(ctx, homeOf(ctx))
       await next()
+      if (!isOurs(ctx) || ctx.extraction.dialect !== 'overlay-user' || !ctx.entries) return
+      const { linkNames } = await import('./link-names.ts')
+      ctx.entries = linkNames(ctx.entries, homeOf(ctx).upper)
     },
 
     async repack(ctx, next) {
@@ -107,16 +122,22 @@ export function overlay(options: OverlayOptions = {}): Driver {
       const mount = findMount(ctx.rootfs, homeOf(ctx))
       // it would fail in the end
       if (mount && ctx.options.refresh) assertFree(mount, ctx.rootfs)
+      else if (!mount) assertUpperFree(homeOf(ctx), ctx.rootfs)
       try {
         await next()
       } finally {
-        if (!mount && !ctx.options.refresh) unmountRootfs(ctx)
+        if (!mount && !ctx.options.refresh) unmountRootfs(ctx, homeOf(ctx))
       }
     },
 
     async refresh(ctx, next) {
       await next()
-      if (isOurs(ctx)) await refreshUpper(ctx, homeOf(ctx), durable)
+      if (!isOurs(ctx)) return
+      const { refreshUpper } = await import('./refresh.ts')
+      // found out now, it is taken back: the mount comes last
+      assertNothingBeneath(ctx.rootfs)
+      assertUpperFree(homeOf(ctx), ctx.rootfs)
+      await refreshUpper(ctx, homeOf(ctx), durable)
     },
   }
 }
@@ -125,14 +146,35 @@ function isOurs({ extraction }: Context): boolean {
   return extraction.chosenBy === driverName
 }
 
+/** Marks that this process can't see would be taken for none. */
+function assertLegible({ extraction, bundle }: Context): void {
+  if (extraction.dialect !== 'overlay-trusted' || readPrivileges().storesTrusted) return
+  throw createError('UNSUPPORTED_PLATFORM', {
+    subject: bundle.path,
+    reason:
+      'it was made by root, with attributes that only root sees, outside of user namespaces - run koci so',
+  })
+}
+
 /** Before anything is made. */
-function assertCanMount({ bundle }: Context): void {
+function assertCanMount(): void {
   const missing = overlayObstacle()
   if (missing === undefined) return
   throw createError('UNSUPPORTED_PLATFORM', {
-    subject: bundle.path,
-    reason: `overlay() needs ${missing} - run koci as root or by unshare -Urm, or leave overlay() out: layers are then merged into one directory`,
+    subject: 'overlay()',
+    reason: `it needs ${missing} - run koci as root or by unshare -Urm, or leave overlay() out: layers are then merged into one directory`,
   })
+}
+
+async function extractInto(
+  ctx: LayerContext,
+  next: Next,
+  home: Home,
+  target: string,
+): Promise<void> {
+  if (ctx.layer.needsBelow === undefined) return next()
+  const { extractOnTop } = await import('./on-top.ts')
+  await extractOnTop(ctx, next, home, target)
 }
 
 /** Extracts a layer into the bundle, since no store wants it. */
@@ -151,8 +193,7 @@ async function extractHere(ctx: LayerContext, next: Next, home: Home): Promise<v
   const extraction = (async () => {
     const target = home.makeLayer(key)
     layer.target = target
-    if (layer.needsBelow === undefined) await next()
-    else await extractOnTop(ctx, next, home, target)
+    await extractInto(ctx, next, home, target)
     if (layer.placed?.dir === target && layer.placed.report)
       home.keepLayer(key, layer.placed.report)
   })()

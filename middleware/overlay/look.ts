@@ -30,9 +30,9 @@ export function countingXattrs(xattrs: readonly Xattr[], dialect: Dialect): read
   )
 }
 
-/** How an open directory looks. */
-export function lookOf(fd: number, dialect: Dialect): Look {
-  const { mode, uid, gid, mtime } = statx(fd)
+/** How an open directory looks; `stat` is what is known of it. */
+export function lookOf(fd: number, dialect: Dialect, stat: Stat = statx(fd)): Look {
+  const { mode, uid, gid, mtime } = stat
   const xattrs = readXattrs(fd)
   return {
     mode,
@@ -43,9 +43,9 @@ export function lookOf(fd: number, dialect: Dialect): Look {
   }
 }
 
-/** Makes an open directory look so. To be done after everything in it was made. */
-export function dress(fd: number, look: Look, dialect: Dialect): void {
-  const { uid, gid } = statx(fd)
+/** Makes an open directory look so; `stat` says who owns it. To be done after everything in it was made. */
+export function dress(fd: number, look: Look, dialect: Dialect, stat: Stat = statx(fd)): void {
+  const { uid, gid } = stat
   if (uid !== look.uid || gid !== look.gid) fchown(fd, look.uid, look.gid)
   fchmod(fd, look.mode & 0o7777)
   // what the directory above handed down isn't the image's

@@ -5,21 +5,38 @@ import type { Context } from '../../lib/context.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
 import { close, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, open } from '../../lib/fs/libc.ts'
 import { mountOverlay, mountSource, unmount } from '../../lib/fs/mount.ts'
-import { holdersOf, mountAt, superOption, type Mount } from '../../lib/fs/mount-table.ts'
+import {
+  holdersOf,
+  mountAt,
+  superOption,
+  usersOfUpper,
+  type Holder,
+  type Mount,
+} from '../../lib/fs/mount-table.ts'
+import { isUpperInUse } from '../../lib/fs/upper-in-use.ts'
+import { assertNothingBeneath } from './beneath.ts'
 import type { Home } from './home.ts'
 import { dress } from './look.ts'
 import { planStack, type Stack } from './stack.ts'
 
 /**
- * Mounts the bundle's layers, unless they are mounted already.
+ * Mounts the bundle's layers, unless they are mounted already. A mount of layers that were removed since shows nothing of them:
+ * it is made anew.
  * @throws {SystemError} ERR_KOCI_MOUNT_FAILED; {LimitError} ERR_KOCI_LIMIT_EXCEEDED for more than 500 layers
  */
 export function mountRootfs(context: Context, home: Home): void {
   const { rootfs, layers, extraction } = context
-  if (findMount(rootfs, home)) return
+  const mount = findMount(rootfs, home)
+  if (mount) {
+    if (home.hasLowers()) return
+    assertFree(mount, rootfs)
+    unmount(rootfs)
+  } else if (!home.isTakenDown) assertNothingBeneath(rootfs)
+  assertUpperFree(home, rootfs)
   dropStale(context, home)
   const stack = planStack(layers, extraction, home)
   makeUpper(home, stack, context)
+  home.noteLowers(stack.dirs)
   mountOverlay({
     lowers: stack.dirs.length > 0 ? stack.dirs.toReversed() : [home.empty],
     upper: home.upper,
@@ -33,12 +50,13 @@ export function mountRootfs(context: Context, home: Home): void {
  * Unmounts the rootfs, if it is mounted.
  * @throws {ConflictError} ERR_KOCI_MOUNT_BUSY while somebody uses it, in whichever mount namespace
  */
-export function unmountRootfs({ rootfs, bundle }: Context): void {
+export function unmountRootfs({ rootfs, bundle }: Context, home: Home): void {
   const mount = findMount(rootfs)
   if (!mount) return
   // what an unpack that failed had mounted goes away with its bundle
   if (!bundle.hasClaimed('rootfs')) assertFree(mount, rootfs)
   unmount(rootfs)
+  home.isTakenDown = true
 }
 
 /**
@@ -89,11 +107,34 @@ function dropStale({ warn }: Context, home: Home): void {
  * @throws {ConflictError} ERR_KOCI_MOUNT_BUSY
  */
 export function assertFree(mount: Mount, rootfs: string): void {
-  const users = holdersOf(mount).map(
-    ({ pid, namespace }) => `process ${pid} in mount namespace ${namespace}`,
-  )
-  if (users.length === 0) return
-  throw createError('MOUNT_BUSY', { subject: rootfs, users: users.slice(0, 5).join(', ') })
+  const users = describeHolders(holdersOf(mount))
+  if (users !== '') throw createError('MOUNT_BUSY', { subject: rootfs, users })
+}
+
+/**
+ * The same of a mount that isn't to be seen from here: in another mount namespace, moved, or unmounted while it was used.
+ * What was unmounted just now may take a moment.
+ * @throws {ConflictError} ERR_KOCI_MOUNT_BUSY
+ */
+export function assertUpperFree(home: Home, rootfs: string): void {
+  if (!home.wasMounted(home.upperNumber) || !existsSync(home.upper)) return
+  for (let tries = 0; isUpperInUse(home.upper, home.empty); tries++) {
+    if (tries < 20) {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50)
+      continue
+    }
+    const known = describeHolders(usersOfUpper(home.upper))
+    const users =
+      known || 'a mount that cannot be seen from here, such as that of another mount namespace'
+    throw createError('MOUNT_BUSY', { subject: rootfs, users })
+  }
+}
+
+function describeHolders(holders: readonly Holder[]): string {
+  return holders
+    .slice(0, 5)
+    .map(({ pid, namespace }) => `process ${pid} in mount namespace ${namespace}`)
+    .join(', ')
 }
 
 /** The upper directory's metadata is what the image's root shows; what the user made of it later stays. */

@@ -72,15 +72,14 @@ export async function extractOnTop(
   const stack = planStack(layers.slice(0, layer.index), extraction, home)
   const scratch = new Scratch(target, extraction.dialect)
   scratch.make(stack.root)
-  const mount = openOverlay(
-    {
-      lowers: stack.dirs.length > 0 ? stack.dirs.toReversed() : [home.empty],
-      upper: scratch.upper,
-      work: scratch.work,
-      userxattr: extraction.dialect === 'overlay-user',
-    },
-    target,
-  )
+  const mount = openOverlay({
+    lowers: stack.dirs.length > 0 ? stack.dirs.toReversed() : [home.empty],
+    upper: scratch.upper,
+    work: scratch.work,
+    userxattr: extraction.dialect === 'overlay-user',
+    subject: target,
+    spare: () => home.spare(),
+  })
   const merged = `/proc/self/fd/${mount}/.`
   const { dialect, recordTo } = layer
   try {

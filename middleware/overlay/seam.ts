@@ -54,7 +54,7 @@ function planPieces({ missing, wanted, own, hides, dialect }: SeamPlan): Pieces 
   const lookupOwn = lookupIn(own)
   const lookupWanted = lookupIn(wanted)
   const look = (entry: LowerEntry): Look | undefined =>
-    entry.directory?.in(entry.layer, fd => lookOf(fd, dialect))
+    entry.directory?.in(entry.layer, fd => lookOf(fd, dialect, entry.stat))
   const addAbove = (path: string): void => {
     // what is above a piece is one, too
     const absent: string[] = []
@@ -123,7 +123,7 @@ function build(rooted: Rooted, pieces: Pieces, dialect: Dialect): void {
       setXattr(fd, originXattr(dialect), Buffer.alloc(0))
     }
   }
-  for (const [node, look] of dressed) dress(rooted.fdOf(node), look, dialect)
+  for (const [node, look] of dressed) dress(rooted.fdOf(node), look, dialect, node.stat)
 }
 
 /** Of a path without slashes nothing, the root. */

@@ -76,6 +76,8 @@ interface Visit {
   readonly node: DirNode
   readonly path: Buffer
   readonly below: LowerDirectory | undefined
+  /** It, or one above it, is opaque: nothing of what is below shows through, whatever the directory's own marks say. */
+  isOpaque: boolean
 }
 
 /** The names of one file that has several. */
@@ -115,7 +117,7 @@ class UpperWalk implements Disposable {
     const root = Buffer.alloc(0)
     if (!isSameLook(lookOf(upper.fdOf(upper.root), this.#dialect), this.#root))
       this.#changes.add(change('M', root))
-    const rest: Visit[] = [{ node: upper.root, path: root, below: lowers }]
+    const rest: Visit[] = [{ node: upper.root, path: root, below: lowers, isOpaque: false }]
     for (let visit = rest.pop(); visit; visit = rest.pop()) {
       for (const name of this.#list(visit)) {
         const pending = this.#meet(visit, name, rest)
@@ -132,10 +134,12 @@ class UpperWalk implements Disposable {
   }
 
   /** The names in a directory; what an opaque one hides is listed on the way. */
-  *#list({ node, path, below }: Visit): Generator<ListedName> {
+  *#list(visit: Visit): Generator<ListedName> {
+    const { node, path, below } = visit
     const marks = this.#marksOf(readXattrs(this.#upper.fdOf(node)), path)
     const entries = readEntries(this.#upper.fdOf(node))
-    if (marks.isOpaque && below) {
+    visit.isOpaque ||= marks.isOpaque
+    if (visit.isOpaque && below) {
       const present = new Set(entries.map(({ name }) => name.toString('latin1')))
       for (const name of below.names())
         if (!present.has(name.toString('latin1'))) this.#add('D', joinPath(path, name))
@@ -155,6 +159,7 @@ class UpperWalk implements Disposable {
           node: child,
           path,
           below: this.#meetDirectory(child, path, below?.child(listed.name)),
+          isOpaque: visit.isOpaque,
         })
         return
       }

@@ -8,6 +8,8 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
+  realpathSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -760,16 +762,22 @@ await t.test(
         config: { WorkingDir: '/proc/self/fd/7' },
       })
       const inherited: string[] = []
+      // V8 opens these two without the flag for a moment when it starts a thread (to map its builtins once more)
+      const node = realpathSync(process.execPath)
+      const ofNode = (target: string) => target === node || /^\/proc\/\d+\/maps$/.test(target)
       const look = (): void => {
         for (const fd of readdirSync('/proc/self/fdinfo')) {
           if (Number(fd) <= 2) continue
           try {
-            const flags = /^flags:\s+(\d+)/m.exec(
-              readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'),
-            )
-            if ((Number.parseInt(flags?.[1] ?? '', 8) & 0o2000000) === 0) inherited.push(fd)
+            const target = readlinkSync(`/proc/self/fd/${fd}`)
+            const info = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
+            // another thread may have closed it meanwhile, and its number be another file's
+            if (readlinkSync(`/proc/self/fd/${fd}`) !== target || ofNode(target)) continue
+            const flags = /^flags:\s+(\d+)/m.exec(info)
+            if ((Number.parseInt(flags?.[1] ?? '', 8) & 0o2000000) === 0)
+              inherited.push(`${fd} -> ${target}`)
           } catch {
-            // that of the directory itself
+            // that of the directory itself, or closed meanwhile
           }
         }
       }

@@ -546,7 +546,7 @@ await t.test(
         const warnings: Warning[] = []
         app.on('warning', ({ data }) => void warnings.push(data))
         await t.rejects(app.unpack({ image, bundle }), {
-          code: 'ERR_KOCI_IO',
+          code: 'ERR_KOCI_MIDDLEWARE_FAILED',
           message: /enough/,
         })
         if (!fixable) return

@@ -33,7 +33,14 @@ await t.test('what steps add', async t => {
 })
 
 await t.test('layers, and how they are put on disk', async t => {
-  const forKociItself = ['placeExtracted', 'reopen', 'reportProgress', 'seal', 'toJSON']
+  const forKociItself = [
+    'placeExtracted',
+    'recall',
+    'reopen',
+    'reportProgress',
+    'seal',
+    'toJSON',
+  ]
   const tables = [
     ['A layer, as `ctx.layer`', 'lib/layer/layer.ts', /class Layer \{/],
     ['How layers are put on disk', 'lib/layer/extraction.ts', /class Extraction \{/],

@@ -3,7 +3,7 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import t from 'tap'
-import { filter, Koci, type Driver, type KociEvents } from '../../lib/index.ts'
+import { filter, Koci, listDelta, type Driver, type KociEvents } from '../../lib/index.ts'
 import { change } from '../../lib/change.ts'
 import { makeImage } from '../support/image.ts'
 import { tarBytes } from '../support/tar-builder.ts'
@@ -126,10 +126,91 @@ await t.test('a driver that requires another says so before anything is made', a
   const { base: _, ...options } = await setUp(t)
   const app = new Koci().use({ name: 'overlay', requires: ['cache'] })
   await t.rejects(app.unpack(options), {
-    code: 'ERR_KOCI_CHAIN_MISMATCH',
-    message: /^overlay: .*driver cache.*chain overlay/,
+    code: 'ERR_KOCI_DRIVER_REQUIRED',
+    message: /^overlay: needs cache, .*chain overlay - add it/,
   })
   t.notOk(existsSync(options.bundle))
+})
+
+await t.test(
+  'what a middleware throws is told with its name and step, and can be caught as it is',
+  async t => {
+    const { base: _, ...options } = await setUp(t)
+    const boom = new RangeError('boom')
+    const caught: unknown[] = []
+    const catcher: Driver = {
+      name: 'catcher',
+      async layer(_ctx, next) {
+        await next().catch((error: unknown) => {
+          caught.push(error)
+          throw error
+        })
+      },
+    }
+    const thrower: Driver = {
+      name: 'thrower',
+      layer() {
+        throw boom
+      },
+    }
+    await t.rejects(new Koci().use(catcher).use(thrower).unpack(options), {
+      code: 'ERR_KOCI_MIDDLEWARE_FAILED',
+      message: 'thrower: failed in layer: boom',
+      cause: boom,
+    })
+    t.ok(caught.length > 0 && caught.every(each => each === boom))
+  },
+)
+
+await t.test(
+  'who throws on what somebody else threw is not to blame, nor is who was refused',
+  async t => {
+    const { base: _, ...options } = await setUp(t)
+    const boom = new RangeError('boom')
+    const again: Driver = {
+      name: 'again',
+      async unpack(_ctx, next) {
+        await next().catch(() => {})
+        throw boom
+      },
+    }
+    const thrower: Driver = {
+      name: 'thrower',
+      mount() {
+        throw boom
+      },
+    }
+    await t.rejects(new Koci().use(again).use(thrower).unpack(options), {
+      message: 'thrower: failed in mount: boom',
+    })
+    const cause = Object.assign(new Error('refused'), {
+      syscall: 'connect',
+      code: 'ECONNREFUSED',
+    })
+    const fetcher: Driver = {
+      name: 'fetcher',
+      mount() {
+        throw new TypeError('fetch failed', { cause })
+      },
+    }
+    await t.rejects(new Koci().use(fetcher).unpack(options), { code: 'ERR_KOCI_IO' })
+  },
+)
+
+await t.test('a list of changes that holds something else is refused', async t => {
+  const { base: _, ...options } = await setUp(t)
+  const lister: Driver = {
+    name: 'lister',
+    async delta(ctx) {
+      ctx.changes = ['etc/passwd'] as never
+    },
+  }
+  const app = new Koci().use(lister)
+  await app.unpack(options)
+  await t.rejects(listDelta(app, { bundle: options.bundle }), {
+    code: 'ERR_KOCI_INVALID_OPTION',
+    message: /'etc\/passwd' is no change - make each with change\(/,
+  })
 })
 
 const offenders: [what: string, driver: Driver, code: string, message: RegExp][] = [
@@ -223,7 +304,7 @@ const offenders: [what: string, driver: Driver, code: string, message: RegExp][]
         throw new RangeError('own trouble')
       },
     },
-    'ERR_KOCI_IO',
+    'ERR_KOCI_MIDDLEWARE_FAILED',
     /own trouble/,
   ],
 ]

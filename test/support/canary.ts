@@ -2,7 +2,7 @@
 import { chmodSync, linkSync, lstatSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { cstring } from '../../lib/fs/libc.ts'
-import { setxattr } from '../../lib/fs/syscall.ts'
+import { setxattr } from '../../lib/fs/xattr-calls.ts'
 import { describeTree } from './tree.ts'
 
 /** In the content, in an attribute and in a name of every file of a canary tree. */

@@ -15,6 +15,7 @@ import {
   S_IFSOCK,
 } from '../../lib/fs/libc.ts'
 import * as sys from '../../lib/fs/syscall.ts'
+import { removexattr, setxattr } from '../../lib/fs/xattr-calls.ts'
 
 const kinds = [
   'write',
@@ -115,6 +116,6 @@ function doOne(directory: string, { kind, one, other, value }: Deed): void {
       value,
       value,
     )
-  else if (kind === 'set attribute') sys.setxattr(name, attribute, Buffer.from(`${value}`))
-  else sys.removexattr(name, attribute)
+  else if (kind === 'set attribute') setxattr(name, attribute, Buffer.from(`${value}`))
+  else removexattr(name, attribute)
 }

@@ -21,10 +21,10 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { inspect } from 'node:util'
 import type { Test } from 'tap'
-import { overlayObstacle } from '../../lib/fs/mount.ts'
+import { overlayObstacle, unmount } from '../../lib/fs/mount.ts'
 import { setXattr } from '../../lib/fs/xattr.ts'
 import { AT_FDCWD, cstring, mknodat, S_IFIFO } from '../../lib/fs/libc.ts'
-import { Koci, unmountBundle, type UnpackOptions, type Warning } from '../../lib/index.ts'
+import { Koci, type UnpackOptions, type Warning } from '../../lib/index.ts'
 import { printable } from '../../lib/text.ts'
 import { defaultLimits, limits } from '../../middleware/limits/index.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
@@ -54,7 +54,7 @@ export interface Chain {
   /** Why it can't be tried here. */
   readonly skip?: string | false
   /** Undoes what an unpack that succeeded leaves beside files: mounts. */
-  readonly undo?: (place: Place) => Promise<void>
+  readonly undo?: (place: Place) => void
   /** What could be one layer is only tried as two. */
   readonly onlyInLayers?: boolean
 }
@@ -70,7 +70,8 @@ export const stacked: Chain = {
   name: 'overlay',
   make: () => new Koci().use(limits()).use(overlay()),
   skip: overlayObstacle() ?? false,
-  undo: ({ bundle }) => unmountBundle(new Koci().use(overlay()), { bundle }),
+  // not unmountBundle(), which refuses while another test's mount namespace has a copy
+  undo: ({ rootfs }) => unmount(rootfs),
   onlyInLayers: true,
 }
 
@@ -423,7 +424,7 @@ async function run(
     }
     await test.inspect?.(t, { place, warnings, error })
   } finally {
-    if (error === undefined) await chain.undo?.(place)
+    if (error === undefined) chain.undo?.(place)
   }
 }
 

@@ -34,7 +34,7 @@ await handle.close()
 syncBuiltinESMExports()
 
 /** By name; of `syscall(2)` only what has this many arguments changes something. */
-const native = ['flock', 'unlinkat', 'mkdirat', 'syncfs', 'fsync', 'syscall'] as const
+const native = ['flock', 'unlinkat', 'mkdirat', 'syncfs', 'syscall'] as const
 const loaded = createRequire(import.meta.url)('koffi') as typeof koffi
 const load = loaded.load.bind(loaded)
 loaded.load = path => {

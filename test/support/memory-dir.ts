@@ -1,9 +1,9 @@
 // Where tests that make and remove thousands of files do so: in memory, if that can be had, and keeps attributes.
-import { accessSync, constants, mkdtempSync, rmSync } from 'node:fs'
+import { accessSync, constants, mkdtempSync, rmSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { cstring } from '../../lib/fs/libc.ts'
-import { setxattr } from '../../lib/fs/syscall.ts'
+import { setxattr } from '../../lib/fs/xattr-calls.ts'
 
 const memory = '/dev/shm'
 
@@ -25,5 +25,21 @@ export function memoryParent(): string {
     }
   } catch {
     return tmpdir()
+  }
+}
+
+/** Makes a directory in memory if gigabytes have room there; removed with the test. What takes seconds takes minutes on a disk. */
+export function roomyDirectory(t: {
+  testdir(): string
+  teardown(run: () => void): void
+}): string {
+  try {
+    const { bavail, bsize } = statfsSync(memory)
+    if (bavail * bsize < 6 * 2 ** 30) return t.testdir()
+    const directory = mkdtempSync(join(memory, 'koci-test-'))
+    t.teardown(() => rmSync(directory, { recursive: true, force: true }))
+    return directory
+  } catch {
+    return t.testdir()
   }
 }

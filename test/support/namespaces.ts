@@ -10,6 +10,9 @@ export const namespace: 'host' | 'user' | undefined = namespaceOf(
   process.env['KOCI_TEST_NAMESPACE'],
 )
 
+/** As tap would start it. */
+const nodeFlags = ['--import', new URL('plain-workers.js', import.meta.url).href]
+
 const kinds = [
   ['host', ['-m', '--propagation', 'private']],
   ['user', ['-Urm']],
@@ -34,7 +37,7 @@ export async function runInNamespaces(
       const env = { ...process.env, KOCI_TEST_NAMESPACE: kind }
       await t.spawn(
         'unshare',
-        [...flags, process.execPath, file],
+        [...flags, process.execPath, ...nodeFlags, file],
         { env },
         `namespace: ${kind}`,
       )

@@ -7,6 +7,7 @@ import path from 'node:path'
 import t from 'tap'
 import {
   mountOverlay,
+  openOverlay,
   overlayObstacle,
   unmount,
   type OverlayMount,
@@ -17,12 +18,16 @@ import {
   holdersOf,
   isMountPoint,
   mountAt,
+  mountsWithin,
   superOption,
 } from '../../../lib/fs/mount-table.ts'
+import { isKernelBefore } from '../../support/kernel.ts'
 import { namespace, runInNamespaces } from '../../support/namespaces.ts'
 
 const userxattr = namespace === 'user'
-const apis = ['new', 'classic'] as const
+const isOld = isKernelBefore(6, 7)
+const lacksNew = isOld && 'needs Linux 6.7: lowerdir+'
+const apis = isOld ? (['classic'] as const) : (['new', 'classic'] as const)
 type Refusal = { code: string; cause?: { code: string }; [field: string]: unknown }
 type Testdir = Pick<typeof t, 'testdir'>
 
@@ -40,6 +45,8 @@ function setUp(t: Testdir, count: number, name: Buffer | string = 'stack') {
 }
 
 async function inNamespace(): Promise<void> {
+  await t.test('the new calls', { skip: lacksNew }, async t => t.same(apis, ['new', 'classic']))
+
   for (const api of apis) {
     for (const count of [1, 2, 30])
       await t.test(`${api} api, ${count} lower directories`, async t => {
@@ -78,6 +85,35 @@ async function inNamespace(): Promise<void> {
         unmount(stack.target)
       })
 
+    await t.test(`${api} api, an overlay that hangs nowhere`, async t => {
+      const stack = setUp(t, 2)
+      const { target, upper } = stack
+      const fd = openOverlay({ ...stack, subject: 'it', spare: () => target, api })
+      try {
+        t.strictSame(mountsWithin(stack.base), [])
+        const at = `/proc/self/fd/${fd}/.`
+        t.strictSame(fs.readdirSync(at).sort(), ['file-0', 'file-1'])
+        fs.writeFileSync(path.join(at, 'new'), 'new')
+        t.strictSame(fs.readdirSync(upper), ['new'])
+      } finally {
+        fs.closeSync(fd)
+      }
+      t.throws(
+        () =>
+          openOverlay({
+            ...stack,
+            lowers: ['/nowhere'],
+            subject: 'it',
+            spare: () => target,
+            api,
+          }),
+        {
+          code: 'ERR_KOCI_MOUNT_FAILED',
+        },
+      )
+      t.strictSame(mountsWithin(stack.base), [])
+    })
+
     await t.test(`${api} api, the first lower directory is the topmost`, async t => {
       const stack = setUp(t, 3)
       for (const [index, dir] of stack.lowers.entries())
@@ -97,7 +133,7 @@ async function inNamespace(): Promise<void> {
   }
 
   for (const count of [100, 500])
-    await t.test(`${count} lower directories`, async t => {
+    await t.test(`${count} lower directories`, { skip: lacksNew }, async t => {
       const stack = setUp(t, count)
       const mount = mountOverlay(stack)
       t.equal(countLowers(mount), count)
@@ -277,6 +313,20 @@ async function inNamespace(): Promise<void> {
     t.equal(superOption(mount, 'upperdir'), stack.upper.toString('latin1'))
     unmount(other)
     unmount(stack.target)
+  })
+
+  await t.test('one whose name is not UTF-8', async t => {
+    const base = t.testdir()
+    const at = Buffer.concat([Buffer.from(`${base}/`), Buffer.from([0xff])])
+    fs.mkdirSync(at)
+    const script = 'mount -t tmpfs koci "$(printf \'%s/\\377\' "$1")"'
+    t.equal(spawnSync('sh', ['-c', script, 'sh', base]).status, 0)
+    const [mount, ...rest] = mountsWithin(base)
+    t.strictSame(rest, [])
+    t.match(mount, { source: 'koci', mountpoint: at.toString('latin1') })
+    unmount(at)
+    t.strictSame(mountsWithin(base), [])
+    t.throws(() => unmount(at), { code: 'ERR_KOCI_IO', message: /\\xff/ })
   })
 
   await t.test('relative names', async t => {

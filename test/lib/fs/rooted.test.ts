@@ -155,7 +155,7 @@ await t.test('descriptors are bounded, and all are closed in the end', async t =
     mkdirSync(join(root, `w${i}`))
     rooted.directory(Buffer.from(`w${i}`))
   }
-  t.ok(rooted.openDescriptors <= 257)
+  t.ok(rooted.openDescriptors <= 65)
   t.ok(nodes.every(node => libc.statx(rooted.fdOf(node)).ino === node.stat.ino))
   t.equal(
     rooted.pinned(nodes[3] as typeof rooted.root, fd => {

@@ -9,6 +9,7 @@ import {
 } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
+import type { Driver } from '../../../lib/driver.ts'
 import { tryLock } from '../../../lib/fs/lock.ts'
 import { layersCalled, measureLayers, type CollectOptions } from '../../../lib/stored-layers.ts'
 import { collect } from '../../../middleware/cache/collect.ts'
@@ -102,6 +103,47 @@ await t.test(
     t.match(await gc({ keepBytes: 0 }), { layers: 0 })
   },
 )
+
+await t.test('a bundle that is being made is not gone', async t => {
+  const shop = await Workshop.open(path.join(base, String(shops++)))
+  const during: unknown[] = []
+  const gc: Driver = {
+    name: 'gc',
+    async mount(_ctx, next) {
+      for (let times = 0; times < 2; times += 1)
+        during.push(await collect(shop.store, { keepBytes: 0, dropMissing: true }))
+      await next()
+    },
+  }
+  const { bundle } = await shop.unpack({ inside: [gc] })
+  const nothing = { leasesRemoved: 0, removed: [], layers: 3 }
+  t.match(during, [nothing, nothing])
+  t.match(await collect(shop.store, { keepBytes: 0, dropMissing: true }), nothing, 'nor after')
+  rmSync(bundle, { recursive: true })
+  const all = { leasesRemoved: 1, layers: 0 }
+  t.match(await collect(shop.store, { keepBytes: 0, dropMissing: true }), all)
+  t.same(readdirSync(path.join(shop.store.path, 'locks')), [])
+})
+
+await t.test('what a run wrote just before gc got the lock counts', async t => {
+  const { shop, bundle } = await open({ leased: true })
+  const { store } = shop
+  const leases = await readLeases(store)
+  const id = [...leases.keys()].join()
+  const moved = `${bundle}-moved`
+  renameSync(bundle, moved)
+  const tryStoreLock = store.tryLock.bind(store)
+  store.tryLock = (name, options) => {
+    if (name === id)
+      writeFileSync(store.lease(id), JSON.stringify({ ...leases.get(id), bundle: moved }))
+    return tryStoreLock(name, options)
+  }
+  t.match(await collect(store, { keepBytes: 0, dropMissing: true }), {
+    leasesRemoved: 0,
+    removed: [],
+  })
+  t.match((await readLeases(store)).get(id), { bundle: moved })
+})
 
 await t.test('somebody else at the place of a bundle is not that bundle', async t => {
   const { shop, gc, bundle } = await open({ leased: true })

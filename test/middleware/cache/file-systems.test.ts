@@ -3,7 +3,9 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import t from 'tap'
+import { collect } from '../../../middleware/cache/collect.ts'
 import { cache } from '../../../middleware/cache/index.ts'
+import { Store } from '../../../middleware/cache/store.ts'
 import { namespace, runInNamespaces } from '../../support/namespaces.ts'
 import { Workshop, threeLayers } from '../../support/store.ts'
 
@@ -51,6 +53,10 @@ async function runHere(): Promise<void> {
     t.match(outcome.layers[3]?.placed, { by: 'koci', dir: /layer-3$/ })
     const empty = cache({ dir: path.join(mounted, 'other') })
     await t.rejects(other.unpack({ store: empty }), { cause: { code: 'EROFS' } })
+    const found = Store.find(dir)
+    if (!found) throw new RangeError('no store')
+    await t.rejects(collect(found), { code: 'ERR_KOCI_READ_ONLY' })
+    found.close()
     remount('rw')
     t.same((await other.unpack({ store })).extracted, [3])
     t.same((await other.unpack({ store })).extracted, [])

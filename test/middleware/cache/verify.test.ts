@@ -16,7 +16,7 @@ import {
 import path from 'node:path'
 import t from 'tap'
 import { cstring } from '../../../lib/fs/libc.ts'
-import { setxattr } from '../../../lib/fs/syscall.ts'
+import { setxattr } from '../../../lib/fs/xattr-calls.ts'
 import { verify } from '../../../middleware/cache/verify.ts'
 import { Workshop } from '../../support/store.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'

@@ -73,6 +73,14 @@ const mutations: [what: string, mutate: (at: (name: string) => string) => void][
     },
   ],
   [
+    'a directory deleted and made again, with one in it that hides another',
+    at => {
+      rmSync(at('d'), { recursive: true })
+      mkdirSync(at('d'))
+      mkdirSync(at('d/e'))
+    },
+  ],
+  [
     'a directory deleted and made again, with some of the same',
     at => {
       const { mtime } = fs.statSync(at('d/e/z'))
@@ -165,6 +173,7 @@ async function inNamespace(): Promise<void> {
       t.strictSame(fs.readdirSync(path.join(bundle, 'overlay')).sort(), [
         'empty',
         'layers',
+        'lowers',
         'seams',
         'upper-2',
         'work-2',

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import * as fc from 'fast-check'
 import t from 'tap'
 import { cstring } from '../../../lib/fs/libc.ts'
-import * as sys from '../../../lib/fs/syscall.ts'
+import { setxattr } from '../../../lib/fs/xattr-calls.ts'
 import { Koci, listDelta, unmountBundle } from '../../../lib/index.ts'
 import { mtree } from '../../../middleware/mtree/index.ts'
 import { overlay } from '../../../middleware/overlay/index.ts'
@@ -64,10 +64,12 @@ function perform(rootfs: string, { what, path: name, other }: Deed, clock: numbe
   const stat = tryStat(rootfs, name)
   const isShared = (each: fs.Stats | undefined): boolean =>
     each !== undefined && !each.isDirectory() && each.nlink > 1
+  // not Node's own recursion: it follows links, for ever
   const holdsShared = (each: string): boolean =>
-    fs
-      .readdirSync(each, { recursive: true, withFileTypes: true })
-      .some(entry => isShared(fs.lstatSync(path.join(entry.parentPath, entry.name))))
+    fs.readdirSync(each, { withFileTypes: true }).some(entry => {
+      const within = path.join(each, entry.name)
+      return entry.isDirectory() ? holdsShared(within) : isShared(fs.lstatSync(within))
+    })
   if (stat === null || tryStat(rootfs, other) === null) return
   if (isShared(stat) || (stat?.isDirectory() === true && holdsShared(target))) return
   const isFile = stat?.isFile() ?? false
@@ -97,7 +99,7 @@ function perform(rootfs: string, { what, path: name, other }: Deed, clock: numbe
     if (isFile && !isShared(there ?? undefined)) fs.renameSync(target, at(other))
   } else if (what === 'symlink') fs.symlinkSync(other, target)
   else if (what === 'attribute') {
-    if (isFile) sys.setxattr(cstring(target), cstring('user.deed'), Buffer.from(String(clock)))
+    if (isFile) setxattr(cstring(target), cstring('user.deed'), Buffer.from(String(clock)))
   } else if (isFile && tryStat(rootfs, other) === undefined) {
     // both names are new: a link to a file of the layers is known to differ
     fs.writeFileSync(`${target}.one`, 'linked')

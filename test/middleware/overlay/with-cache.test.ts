@@ -2,8 +2,11 @@
 import * as fs from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
-import { Koci, listDelta, mountBundle, unmountBundle } from '../../../lib/index.ts'
+import { isMountPoint } from '../../../lib/fs/mount-table.ts'
+import { Koci, listDelta, mountBundle, unmountBundle, type Driver } from '../../../lib/index.ts'
+import { collect } from '../../../middleware/cache/collect.ts'
 import { cache } from '../../../middleware/cache/index.ts'
+import { Store } from '../../../middleware/cache/store.ts'
 import { mtree } from '../../../middleware/mtree/index.ts'
 import { overlay } from '../../../middleware/overlay/index.ts'
 import { makeImage, type TestLayer } from '../../support/image.ts'
@@ -130,6 +133,202 @@ async function inNamespace(): Promise<void> {
           )
         },
       )
+
+  await t.test(
+    'the store keeps what a bundle needs, whichever of the two is in front',
+    async t => {
+      const base = temporary(t, 'with-cache')
+      const store = path.join(base, 'store')
+      const image = await makeImage(path.join(base, 'images'), 'test', {
+        layers: [[{ name: 'd/x' }], [{ name: 'd/y' }]],
+      })
+      const chain = (): Koci =>
+        new Koci().use(overlay()).use(cache({ dir: store, durable: false }))
+      const gc = async (): Promise<number> => {
+        const found = Store.find(store)
+        if (!found) throw new RangeError('no store')
+        const { layers } = await collect(found, { keepBytes: 0 })
+        found.close()
+        return layers
+      }
+      const bundle = path.join(base, 'bundle')
+      const { rootfs } = await chain().unpack({ image, bundle, rootless })
+      await unmountBundle(chain(), { bundle })
+      t.equal(await gc(), 2, 'as unpacked')
+      await mountBundle(chain(), { bundle })
+      fs.writeFileSync(path.join(rootfs, 'new'), 'new')
+      const changed = describeTree(rootfs)
+      await chain().repack({ image: `${base}/images:new`, bundle, refresh: true })
+      await unmountBundle(chain(), { bundle })
+      t.equal(await gc(), 3, 'refreshed')
+      await mountBundle(chain(), { bundle })
+      t.strictSame(describeTree(rootfs), changed)
+      await unmountBundle(chain(), { bundle })
+    },
+  )
+
+  await t.test(
+    'what an unpack was told to change is kept apart for as long as the bundle lives',
+    async t => {
+      const base = temporary(t, 'with-cache')
+      const store = path.join(base, 'store')
+      const images = path.join(base, 'images')
+      const image = await makeImage(images, 'test', {
+        layers: [[{ name: 'd/x' }, { name: 'd/secret' }], [{ name: 'd/y' }]],
+      })
+      const strip: Driver = {
+        name: 'strip',
+        async unpack(ctx, next) {
+          ctx.extraction.addVariant('strip')
+          await next()
+        },
+        async layer({ layer }, next) {
+          await next()
+          fs.rmSync(path.join(layer.target ?? '', 'd/secret'), { force: true })
+        },
+      }
+      const chain = (...drivers: Driver[]): Koci => {
+        const app = new Koci().use(cache({ dir: store, durable: false }))
+        for (const driver of drivers) app.use(driver)
+        return app.use(overlay())
+      }
+      const keys = (): string[] => {
+        const found = Store.find(store)
+        if (!found) throw new RangeError('no store')
+        return found.names().map(name => found.look(name)?.key?.variants.join() ?? 'none')
+      }
+      const bundle = path.join(base, 'bundle')
+      const { rootfs } = await chain(strip).unpack({ image, bundle, rootless })
+      const tree = describeTree(rootfs)
+      t.notOk(fs.existsSync(path.join(rootfs, 'd/secret')))
+      await unmountBundle(chain(strip), { bundle })
+      await mountBundle(chain(strip), { bundle })
+      t.strictSame(describeTree(rootfs), tree)
+      fs.writeFileSync(path.join(rootfs, 'new'), 'new')
+      await chain(strip).repack({ image: `${images}:new`, bundle, refresh: true })
+      t.notOk(fs.existsSync(path.join(rootfs, 'd/secret')))
+      // nobody vouches for what is extracted later being what the variant names
+      t.strictSame(keys().sort(), ['none', 'strip', 'strip'])
+      t.strictSame(
+        [...(await listDelta(chain(), { bundle }))],
+        [],
+        'nothing has to be extracted',
+      )
+      await unmountBundle(chain(), { bundle })
+      fs.rmSync(store, { recursive: true })
+      await t.rejects(mountBundle(chain(), { bundle }), {
+        code: 'ERR_KOCI_CHAIN_MISMATCH',
+        message: /made with strip/,
+      })
+      await mountBundle(chain(strip), { bundle })
+      t.notOk(fs.existsSync(path.join(rootfs, 'd/secret')))
+      t.notOk(keys().includes('strip'))
+      const plain = path.join(base, 'plain')
+      await chain().unpack({ image, bundle: plain, rootless })
+      t.ok(fs.existsSync(path.join(plain, 'rootfs/d/secret')))
+      for (const each of [bundle, plain]) await unmountBundle(chain(strip), { bundle: each })
+    },
+  )
+
+  const special: [what: string, options: object, layers: TestLayer[]][] = [
+    [
+      'keepDirlinks',
+      { keepDirlinks: true },
+      [
+        [{ name: 'usr/lib/a' }, { name: 'lib', type: 'symlink', linkname: 'usr/lib' }],
+        [{ name: 'lib/', type: 'directory' }, { name: 'lib/foo' }],
+      ],
+    ],
+    ['compat', { compat: 'clamp' }, [[{ name: 'a' }], [{ name: '../../b' }]]],
+  ]
+  for (const [what, options, layers] of special)
+    await t.test(`${what} holds for as long as the bundle lives`, async t => {
+      const base = temporary(t, 'with-cache')
+      const images = path.join(base, 'images')
+      const image = await makeImage(images, 'test', { layers })
+      const extracted: number[] = []
+      const chain = (): Koci => {
+        const app = new Koci()
+          .use(cache({ dir: path.join(base, 'store'), durable: false }))
+          .use(overlay())
+        app.on('layer:start', ({ data }) => {
+          extracted.push(data.layer.index)
+        })
+        return app
+      }
+      const bundle = path.join(base, 'bundle')
+      const { rootfs } = await chain().unpack({ image, bundle, rootless, ...options })
+      const tree = describeTree(rootfs)
+      await unmountBundle(chain(), { bundle })
+      await mountBundle(chain(), { bundle })
+      t.strictSame(describeTree(rootfs), tree)
+      fs.rmSync(path.join(rootfs, what === 'compat' ? 'b' : 'lib/foo'))
+      const changed = describeTree(rootfs)
+      await chain().repack({ image: `${images}:new`, bundle, refresh: true })
+      t.strictSame(describeTree(rootfs), changed)
+      const before = extracted.length
+      t.equal(extracted.at(-1), 2)
+      const again = path.join(base, 'again')
+      await chain().unpack({ image: `${images}:new`, bundle: again, rootless, ...options })
+      t.equal(extracted.length, before, 'found under what they were made with')
+      t.strictSame(describeTree(path.join(again, 'rootfs')), changed)
+      for (const each of [bundle, again]) await unmountBundle(chain(), { bundle: each })
+    })
+
+  await t.test('a merged tree is the same whoever filled the store', async t => {
+    const base = temporary(t, 'with-cache')
+    const store = path.join(base, 'store')
+    const image = await makeImage(path.join(base, 'images'), 'test', {
+      layers: images[2]?.[1] ?? [],
+    })
+    const keep = (): Driver => cache({ dir: store, durable: false })
+    const stacked = path.join(base, 'stacked')
+    await new Koci().use(keep()).use(overlay()).unpack({ image, bundle: stacked, rootless })
+    await unmountBundle(new Koci().use(keep()).use(overlay()), { bundle: stacked })
+    const trees = await Promise.all(
+      [new Koci(), new Koci().use(keep())].map(async (app, at) => {
+        const { rootfs } = await app.unpack({
+          image,
+          bundle: path.join(base, String(at)),
+          rootless,
+        })
+        return describeTree(rootfs)
+      }),
+    )
+    t.strictSame(trees[1], trees[0])
+    t.ok(
+      trees[0]?.some(line => / =\S+$/.test(line)),
+      'there are names of one file',
+    )
+  })
+
+  await t.test('a refresh that fails is taken back', async t => {
+    const base = temporary(t, 'with-cache')
+    const layout = path.join(base, 'images')
+    const layers = [[{ name: 'd/x' }], [{ name: 'd/y' }]]
+    const image = await makeImage(layout, 'test', { layers })
+    const weak: Driver = {
+      name: 'weak',
+      refresh() {
+        throw new Error('no luck')
+      },
+    }
+    const chain = (...outside: Driver[]): Koci => {
+      const app = new Koci()
+      for (const driver of outside) app.use(driver)
+      return app.use(cache({ dir: path.join(base, 'store'), durable: false })).use(overlay())
+    }
+    const bundle = path.join(base, 'bundle')
+    const { rootfs } = await chain().unpack({ image, bundle, rootless })
+    fs.writeFileSync(path.join(rootfs, 'new'), 'new')
+    const tree = describeTree(rootfs)
+    await t.rejects(chain(weak).repack({ image: `${layout}:new`, bundle, refresh: true }), {
+      code: 'ERR_KOCI_NOT_REFRESHED',
+    })
+    t.ok(isMountPoint(rootfs))
+    t.strictSame(describeTree(rootfs), tree)
+    await unmountBundle(chain(), { bundle })
+  })
 }
 
 if (namespace === undefined) await runInNamespaces(t, import.meta.filename)
