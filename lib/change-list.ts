@@ -1,9 +1,11 @@
 // Lists of changes that may be longer than memory: sorted bytewise by path, each path in it once. Short ones, which is almost
 // all, are arrays. Of long ones sorted runs go to a file without a name and are merged there; whoever iterates reads them
 // back one by one.
+import { inspect } from 'node:util'
 import { Turns } from './bundle/scan.ts'
 import type { Change } from './change.ts'
 import { mergeRuns, readRun, Records, RunWriter, type Run } from './change-runs.ts'
+import { createError } from './errors.ts'
 import { NamelessFile } from './fs/nameless-file.ts'
 
 /** What a lister lists, in any order. */
@@ -11,7 +13,11 @@ export type ListedChanges = Iterable<Change> | AsyncIterable<Change>
 
 /** How much is in memory at once. */
 export interface ChangeListLimits {
-  /** Of a list that isn't long. @default 32768 */
+  /**
+   * Of a list that isn't long. Objects that outlive a collection make V8 let more garbage gather until the next one: tens of
+   * thousands of them cost 100 MB.
+   * @default 4096
+   */
   readonly maxChanges?: number | undefined
   /** The size of a run. @default 4 MiB */
   readonly runSize?: number | undefined
@@ -49,12 +55,12 @@ export class ChangeList implements Iterable<Change>, Disposable {
     // awaiting what is there already takes its time
     if (Symbol.iterator in changes)
       for (const each of changes) {
-        sorter.add(each)
+        sorter.add(assertChange(each))
         if (turns.isDue()) await turns.take()
       }
     else
       for await (const each of changes) {
-        sorter.add(each)
+        sorter.add(assertChange(each))
         if (turns.isDue()) await turns.take()
       }
     return sorter.finish()
@@ -101,6 +107,17 @@ export class ChangeList implements Iterable<Change>, Disposable {
   }
 }
 
+/** A list comes from middleware, which needn't be TypeScript. */
+function assertChange(value: Change): Change {
+  const { kind, rawPath } = (value ?? {}) as Partial<Change>
+  if (rawPath instanceof Uint8Array && (kind === 'A' || kind === 'M' || kind === 'D'))
+    return value
+  throw createError('INVALID_OPTION', {
+    subject: 'a list of changes',
+    reason: `${inspect(value)} is no change - make each with change(kind, rawPath)`,
+  })
+}
+
 /** Takes changes in any order, and makes a sorted list of them. Disposed of before, there is none. */
 export class ChangeSorter implements Disposable {
   readonly #maxChanges: number
@@ -109,7 +126,7 @@ export class ChangeSorter implements Disposable {
   #changes: Change[] = []
   #spilled: SpilledChanges | undefined
 
-  constructor({ maxChanges = 2 ** 15, runSize = 2 ** 22 }: ChangeListLimits = {}) {
+  constructor({ maxChanges = 2 ** 12, runSize = 2 ** 22 }: ChangeListLimits = {}) {
     this.#maxChanges = maxChanges
     this.#runSize = runSize
   }
@@ -137,6 +154,7 @@ const mergedAtOnce = 64
 
 class SpilledChanges implements Disposable {
   readonly #file = new NamelessFile()
+  #isGivenAway = false
   readonly #records: Records
   /** In the order in which they came; `level` is how often they were merged. */
   readonly #runs: { readonly run: Run; readonly level: number }[] = []
@@ -154,6 +172,12 @@ class SpilledChanges implements Disposable {
   /** One run, in a file of its own. */
   finish(): Run {
     this.#spill()
+    // where runs were merged, the file still holds them
+    const [first] = this.#runs
+    if (first?.run.size === this.#file.size) {
+      this.#isGivenAway = true
+      return first.run
+    }
     const file = new NamelessFile()
     try {
       return mergeRuns(this.#lastRuns(this.#runs.length), file)
@@ -164,7 +188,7 @@ class SpilledChanges implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#file[Symbol.dispose]()
+    if (!this.#isGivenAway) this.#file[Symbol.dispose]()
   }
 
   #spill(): void {
