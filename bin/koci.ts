@@ -4,6 +4,7 @@
 import module from 'node:module'
 import process from 'node:process'
 import { cacheDirectory } from './cache-directory.ts'
+import { resolveOwnModules } from './own-modules.ts'
 import { programName } from './program-name.ts'
 import { printVersion } from './version.ts'
 
@@ -24,6 +25,7 @@ if (major < 22 || major === 23 || (major === 22 && minor < 18)) {
 function start(args: string[]): void {
   const cache = cacheDirectory()
   if (cache) module.enableCompileCache(cache)
+  resolveOwnModules()
   if (args.length === 1 && (args[0] === '--version' || args[0] === '-v')) {
     printVersion()
     return

@@ -1,5 +1,6 @@
 // The command line: finds the command, loads it, runs it, and turns what comes of it into messages and an exit code.
 // 0 is success, 1 every error, 3 an unknown command or help topic (as umoci has it), 128 + N the end by signal N.
+import { wrapError } from '../lib/errors.ts'
 import type { Command } from './command.ts'
 import {
   commandNames,
@@ -19,17 +20,18 @@ import { didYouMean, usageError } from './usage-error.ts'
 import { printVersion } from './version.ts'
 
 const unknownCommand = 3
+const plainReport = { causes: false, stacks: false, canBeRootless: false }
 
 /** Runs the program with these arguments; sets `process.exitCode`. */
 export async function main(args: readonly string[]): Promise<void> {
-  endQuietlyWithoutReader()
+  endQuietlyWithoutReader(args.includes('--json'))
   process.exitCode = await run(args)
 }
 
 async function run(args: readonly string[]): Promise<number> {
   const json = args.includes('--json')
   const fail: Fail = (error, code = 1) => {
-    report(error, { json, causes: false, stacks: false, canBeRootless: false })
+    report(error, { json, ...plainReport })
     return code
   }
   try {
@@ -133,9 +135,11 @@ function noSuchCommand(group: CommandGroup, word: string): Error {
   return usageError(word, `no such command${hint}`)
 }
 
-/** `koci ls | head -1`: ends as programs do that SIGPIPE ends. */
-function endQuietlyWithoutReader(): void {
+/** `koci ls | head -1`: ends as programs do that SIGPIPE ends. Where nothing can be written, as on a full disk, says so. */
+function endQuietlyWithoutReader(json: boolean): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === 'EPIPE' ? 141 : 1)
+    if (error.code === 'EPIPE') process.exit(141)
+    report(wrapError(error, 'standard output'), { json, ...plainReport })
+    process.exit(1)
   })
 }

@@ -1,5 +1,6 @@
 // How an error is told: one line for people, with its code; or its JSON; and as much more as was asked for.
 import { KociError, wrapError } from '../lib/errors.ts'
+import { readPrivileges } from '../lib/fs/privileges.ts'
 import { printable } from '../lib/text.ts'
 import { programName } from './program-name.ts'
 import { note } from './session.ts'
@@ -57,8 +58,13 @@ function* causesOf(error: unknown): Generator {
   }
 }
 
+/** Whether it was refused for want of privilege; root outside of user namespaces has all that --rootless does without. */
 function isPermission(error: unknown): boolean {
-  const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
+  const { code, syscall } = (error ?? {}) as NodeJS.ErrnoException
+  const { uid, inUserNamespace } = readPrivileges()
+  if (uid === 0 && !inUserNamespace) return false
+  // an owner that the user namespace has no number for
+  if (code === 'EINVAL') return syscall === 'fchown' || syscall === 'fchownat'
   return code === 'EPERM' || code === 'EACCES' || code === 'ERR_KOCI_NEEDS_PRIVILEGE'
 }
 

@@ -12,7 +12,8 @@ export async function sayUnpack(
   target: string,
 ): Promise<void> {
   const { explainUnpack } = await import('../lib/explain.ts')
-  const { layers } = await explainUnpack(app, { ...options, signal: session.signal })
+  const { layers, obstacle } = await explainUnpack(app, { ...options, signal: session.signal })
+  if (obstacle) throw obstacle
   if (session.json) {
     const toJson = layers.map(({ layer, foundBy, dir }) => {
       const { digest, diffID, size } = layer

@@ -111,11 +111,13 @@ export class Session {
   }
 
   async #front(): Promise<Driver[]> {
-    const { log } = await import('../middleware/log/index.ts')
+    if (this.says('info')) {
+      const { log } = await import('../middleware/log/index.ts')
+      return [log({ write: line => note(`${programName}: ${line}`) })]
+    }
+    if (!this.#progress || this.json) return []
     const { progress } = await import('../middleware/progress/index.ts')
-    const write = (line: string): void => note(`${programName}: ${line}`)
-    if (this.says('info')) return [log({ write })]
-    return this.#progress && !this.json ? [progress()] : []
+    return [progress()]
   }
 
   /**

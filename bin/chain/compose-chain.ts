@@ -10,6 +10,7 @@ import { findConfigFile } from '../../lib/config-directories.ts'
 import type { Driver } from '../../lib/driver.ts'
 import { printable } from '../../lib/text.ts'
 import { findHooksFile } from '../../middleware/hooks/find-hooks-file.ts'
+import { usageError } from '../usage-error.ts'
 import { loadDriver, loadRecorded } from './load-driver.ts'
 import { parseUse } from './use-words.ts'
 
@@ -83,6 +84,7 @@ async function completeChain(
   wishes: ChainWishes,
 ): Promise<Chain> {
   const has = (name: string): boolean => chosen.some(({ driver }) => driver.name === name)
+  refuseHooksTwice(chosen, wishes)
   const byDefault = async (name: string): Promise<ChainPart> => ({
     driver: await loadDriver({ name, options: {} }),
     from: 'default',
@@ -130,6 +132,21 @@ function recall(bundle: string, recorded: readonly RecordedDriver[]): Promise<Ch
 function hasAll({ parts }: Chain, recorded: readonly RecordedDriver[]): boolean {
   const there = recordChain(parts.map(({ driver }) => driver))
   return recorded.every(each => there.some(other => isDeepStrictEqual(other, each)))
+}
+
+/** `--hooks` and `--no-hooks` are about hooks that nobody chose: beside chosen ones they would go unheard. */
+function refuseHooksTwice(chosen: readonly ChainPart[], { hooks: wish }: ChainWishes): void {
+  const part = chosen.find(({ driver }) => driver.name === 'hooks')
+  if (wish === undefined || part === undefined) return
+  const [by, instead] =
+    part.file === undefined
+      ? ['--use', '--use hooks:file=PATH']
+      : [printable(part.file), 'hooks({ file }) there']
+  const option = wish === false ? '--no-hooks' : '--hooks'
+  throw usageError(
+    option,
+    `hooks are in the chain already, by ${by} - leave out ${option}, or hooks there; another file is chosen by ${instead}`,
+  )
 }
 
 /** Nothing of them is loaded unless there is a file. */

@@ -13,7 +13,7 @@ import { didYouMean } from '../usage-error.ts'
 import { importModule, placeOf } from './import-module.ts'
 import { readDriverOptions } from './read-driver-options.ts'
 import { builtIns, findBuiltIn, type Factory } from './registry.ts'
-import type { DriverWords } from './use-words.ts'
+import type { DriverWords, GivenOptions } from './use-words.ts'
 
 /**
  * The driver that the user asked for.
@@ -102,7 +102,7 @@ async function factoryOf(where: string, loading: Promise<object>): Promise<Facto
 function make(
   where: string,
   factory: Factory,
-  texts: Readonly<Record<string, string>>,
+  texts: GivenOptions,
   base: Recipe | undefined,
 ): Driver {
   const isGiven = Object.keys(texts).length > 0

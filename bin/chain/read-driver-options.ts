@@ -1,5 +1,6 @@
 // The options of a driver, from text to what its own description says they are.
 import type { DriverOption, OptionValue } from '../../lib/driver-options.ts'
+import type { GivenOptions } from './use-words.ts'
 import { didYouMean, usageError } from '../usage-error.ts'
 
 /**
@@ -9,7 +10,7 @@ import { didYouMean, usageError } from '../usage-error.ts'
 export function readDriverOptions(
   where: string,
   known: Readonly<Record<string, DriverOption>>,
-  given: Readonly<Record<string, string>>,
+  given: GivenOptions,
 ): Record<string, OptionValue> {
   return Object.fromEntries(
     Object.entries(given).map(([key, text]) => {
@@ -24,8 +25,11 @@ function readValue(
   where: string,
   key: string,
   { type }: DriverOption,
-  text: string,
+  text: string | true,
 ): OptionValue {
+  if (text === true && type !== 'boolean')
+    throw usageError(where, `${key} needs a value: ${key}=${type.toUpperCase()}`)
+  if (text === true) return true
   if (type === 'string') return text
   if (type === 'number') {
     const number = text.trim() === '' ? NaN : Number(text)

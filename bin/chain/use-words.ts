@@ -5,8 +5,11 @@ import { usageError } from '../usage-error.ts'
 export interface DriverWords {
   /** Of one of koci's drivers, of a package, or a path that begins with `./`, `../` or `/`. */
   readonly name: string
-  readonly options: Readonly<Record<string, string>>
+  readonly options: GivenOptions
 }
+
+/** Options as text; true for a key without a value. */
+export type GivenOptions = Readonly<Record<string, string | true>>
 
 /**
  * Reads one value of --use. A key without a value is a switch that is on.
@@ -16,7 +19,7 @@ export function parseUse(text: string): DriverWords {
   const colon = text.indexOf(':')
   const name = colon < 0 ? text : text.slice(0, colon)
   if (name === '') throw usageError('--use', `${text} names no driver`)
-  const options: Record<string, string> = {}
+  const options: Record<string, string | true> = {}
   for (const [word = ''] of colon < 0 ? [] : text.slice(colon + 1).matchAll(/(\\.|[^,])+/g)) {
     const equals = word.indexOf('=')
     const key = equals < 0 ? word : word.slice(0, equals)
@@ -25,9 +28,9 @@ export function parseUse(text: string): DriverWords {
         `--use ${name}`,
         key === '' ? `${word} has no key` : `${key} given twice`,
       )
-    const value = equals < 0 ? 'true' : word.slice(equals + 1)
+    const value = equals < 0 || word.slice(equals + 1).replaceAll(/\\(.)/g, '$1')
     Object.defineProperty(options, key, {
-      value: value.replaceAll(/\\(.)/g, '$1'),
+      value,
       enumerable: true,
     })
   }

@@ -65,7 +65,8 @@ function print(found: Explanation, chain: readonly ChainPart[], session: Session
   const say = (term: string, text: string, column = 12): void => {
     for (const line of hang(term, column, text)) session.print(line)
   }
-  const { extraction, layers, drivers, extractors, listers } = found
+  const { extraction, layers, drivers, extractors, listers, obstacle } = found
+  if (obstacle) say('impossible', obstacle.message)
   const { layering, dialect, chosenBy } = extraction
   const chosen = chosenBy === undefined ? 'nobody chose otherwise' : `chosen by ${chosenBy}`
   say('layering', `${layering}, ${chosen}${dialect === 'plain' ? '' : ` (${dialect})`}`)
@@ -93,16 +94,17 @@ function print(found: Explanation, chain: readonly ChainPart[], session: Session
   }
 }
 
-function fateOf({ foundBy, dir }: LayerPlan, extractors: readonly string[]): string {
+function fateOf({ layer, foundBy, dir }: LayerPlan, extractors: readonly string[]): string {
   if (foundBy !== undefined)
     return `found by ${foundBy}${dir === undefined ? ', in the rootfs' : ` in ${dir}`}`
   const through = extractors.length === 0 ? '' : `, through ${extractors.join(', ')}`
-  return `to be extracted${through}`
+  return `to be extracted${through}${layer.key === undefined ? '' : `, as ${layer.key}`}`
 }
 
 function toJson(found: Explanation, chain: readonly ChainPart[]): unknown {
-  const { extraction, layers, drivers, extractors, mounters, listers } = found
+  const { extraction, layers, drivers, extractors, mounters, listers, obstacle } = found
   return {
+    ...(obstacle && { obstacle }),
     extraction,
     chain: drivers.map((driver, at) => {
       const { from, file } = chain[at] ?? { from: 'default' }
@@ -116,6 +118,7 @@ function toJson(found: Explanation, chain: readonly ChainPart[]): unknown {
         size,
         diffID,
         chainID,
+        key: layer.key ?? null,
         found: foundBy !== undefined,
         by: foundBy ?? null,
         dir: dir ?? null,

@@ -2,7 +2,7 @@ import { rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { Workshop } from '../support/store.ts'
-import { koci } from './run-koci.ts'
+import { inUserNamespace, koci, noUserNamespace } from './run-koci.ts'
 
 const shop = await Workshop.open(t.testdir())
 const { bundle, layers } = await shop.unpack()
@@ -30,7 +30,7 @@ await t.test('verify fails until what is damaged was removed', async t => {
   writeFileSync(path.join(layers[2]?.placed?.dir ?? '', 'c'), 'Three')
   const found = await koci(['cache', 'verify', ...on])
   t.match(found, { code: 1, stdout: /damaged\n  changed  c\n2 good, 1 damaged/ })
-  t.match(found.stderr, /1 layers are damaged - .*--repair.*ERR_KOCI_INVALID_STORE/)
+  t.match(found.stderr, /a layer is damaged - .*--repair.*ERR_KOCI_INVALID_STORE/)
   const repaired = await koci(['cache', 'verify', '--repair', '--json', ...on])
   t.equal(repaired.code, 0)
   const states = JSON.parse(repaired.stdout).map((each: { state: string }) => each.state)
@@ -38,10 +38,34 @@ await t.test('verify fails until what is damaged was removed', async t => {
   t.equal((await koci(['cache', 'verify', ...on])).stdout, '2 good, 0 damaged\n')
 })
 
+await t.test(
+  'verify says nothing of what another user namespace stored, and removes none of it',
+  { skip: noUserNamespace },
+  async t => {
+    const dir = path.join(shop.base, 'elsewhere')
+    const store = ['--dir', dir]
+    const unpack = ['unpack', '--use', `cache:dir=${dir}`, '--image', shop.image]
+    const inside = await inUserNamespace([...unpack, path.join(shop.base, 'inside')])
+    t.equal(inside.code, 0, inside.stderr)
+    const good = { code: 0, stdout: '3 good, 0 damaged\n' }
+    t.match(await inUserNamespace(['cache', 'verify', ...store]), good)
+    const outside = await koci(['cache', 'verify', '--repair', ...store])
+    t.equal(outside.code, 0, outside.stderr)
+    t.match(
+      outside.stdout,
+      /elsewhere\n0 good, 0 damaged, 3 of another user namespace: not ver/,
+    )
+    t.match(await inUserNamespace(['cache', 'verify', ...store]), good)
+  },
+)
+
 await t.test('rm and gc take nothing that a bundle needs', async t => {
   const [name = ''] = shop.names
   const refused = await koci(['cache', 'rm', ...on, name])
-  t.match(refused, { code: 1, stderr: /in use by .*bundle-0 \[ERR_KOCI_LAYER_IN_USE\]/ })
+  t.match(refused, {
+    code: 1,
+    stderr: /in use by .*bundle-0 - it can be removed when .* \[ERR_KOCI_LAYER_IN_USE\]/,
+  })
   const kept = await koci(['cache', 'gc', ...on, '--keep-bytes', '0', '--older-than=0s'])
   t.match(kept, { code: 0, stdout: /^0 removed, 0 B; 2 kept/ })
   rmSync(bundle, { recursive: true })
@@ -58,7 +82,7 @@ const mistakes: [args: string[], message: RegExp][] = [
   [['gc', '--older-than', '30'], /30 is not a time such as 12h/],
   [
     ['rm', ...on, 'abcdef'],
-    /no such layer in .* - koci cache ls lists.*ERR_KOCI_LAYER_NOT_STORED/s,
+    /no such layer in .* - give 6 digits or more of one that koci cache ls lists.*ERR_KOCI_LAYER_NOT_STORED/s,
   ],
   [['rm', ...on], /expected <layer>/],
   [['clean'], /no such command/],

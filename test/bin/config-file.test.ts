@@ -147,11 +147,17 @@ await t.test(
 await t.test('mistakes on the command line', async t => {
   const { run, write } = await withImage(t)
   write('c.ts', 'export default () => {}')
+  const chosen = "import { hooks } from 'koci'\nexport default app => app.use(hooks())"
+  write('hooks.config.ts', chosen)
   const cases: [words: string[], message: RegExp][] = [
     [['--config', 'c.ts', '--no-config'], /--no-config: can not go together with --config/],
     [['--config', 'c.ts', '--use', 'mtree'], /--config: can not go together with --use/],
     [['--config', ''], /--config: is empty/],
     [['--config', 'none.ts'], /none\.ts: ENOENT.*ERR_KOCI_IO/],
+    [
+      ['--config', 'hooks.config.ts', '--no-hooks'],
+      /--no-hooks: hooks are in the chain already, by \S+hooks\.config\.ts - leave out --no-hooks, or hooks there/,
+    ],
   ]
   for (const [words, message] of cases) {
     const { code, stderr } = await run('explain', '--image', 'images:a', ...words)

@@ -28,12 +28,18 @@ await t.test('an image, before and after its layers are in a store', async t => 
   t.match(cold.stdout, /^changes +listed by the first of these that can: mtree$/m)
   t.match(cold.stdout, /^ {2}limits +\(default\) refuses/m)
   t.match(cold.stdout, /^ {2}cache +\(--use\) keeps extracted layers/m)
-  t.match(cold.stdout, /^ {2}1 +sha256:[0-9a-f]{12} +\d+ B +to be extracted, through cache$/m)
+  t.match(
+    cold.stdout,
+    /^ {2}1 +sha256:[0-9a-f]{12} +\d+ B +to be extracted, through cache, as\n +[0-9a-f]{32}$/m,
+  )
   t.same(
     cold.stdout.split('\n').filter(line => line.length > 80 && line.trim().includes(' ')),
     [],
   )
 
+  const planned = JSON.parse(
+    (await koci(['explain', ...image, ...used, '--json'], { cwd })).stdout,
+  )
   const unpacked = await koci(['unpack', ...image, ...used, 'bundle'], { cwd })
   t.equal(unpacked.code, 0, unpacked.stderr)
   const warm = await koci(['explain', ...image, ...used, '--json'], { cwd })
@@ -53,6 +59,12 @@ await t.test('an image, before and after its layers are in a store', async t => 
     mounters: [],
     listers: ['mtree'],
   })
+  const keysOf = (plan: { layers: { key: string }[] }): string[] =>
+    plan.layers.map(({ key }) => key)
+  const stored = await koci(['cache', 'ls', '--dir', 'store', '--json'], { cwd })
+  const names = JSON.parse(stored.stdout).map(({ name }: { name: string }) => name)
+  t.same(keysOf(planned).sort(), names.sort(), 'the key says what it will be called')
+  t.same(keysOf(found).sort(), names)
 
   const bundle = await koci(['explain', '--bundle', 'bundle'], { cwd })
   t.equal(bundle.code, 0, bundle.stderr)

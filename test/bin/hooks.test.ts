@@ -58,6 +58,14 @@ await t.test('mistakes', async t => {
     [['--hooks', file, '--no-hooks'], /--no-hooks: can not go together with --hooks/],
     [['--hooks', `${base}/none`], /none: ENOENT.*ERR_KOCI_IO/],
     [['--hooks', ''], /--hooks: is empty/],
+    [
+      ['--hooks', file, '--use', 'hooks'],
+      /--hooks: hooks are in the chain already, by --use - leave out --hooks.*--use hooks:file=PATH/,
+    ],
+    [
+      ['--no-hooks', '--use', `hooks:file=${file}`],
+      /--no-hooks: hooks are in the chain already/,
+    ],
   ]
   for (const [words, message] of cases) {
     const { code, stderr } = await koci([...unpack, ...words, `${base}/bundle`])

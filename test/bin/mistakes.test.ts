@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import t from 'tap'
 import { makeImage } from '../support/image.ts'
@@ -279,6 +279,28 @@ await t.test('a working directory that has been removed', async t => {
     t.ok(stderr.split('\n').length <= 2, stderr)
   }
 })
+
+await t.test(
+  'what can not be printed is an error, and is told',
+  { skip: !existsSync('/dev/full') && 'needs /dev/full' },
+  async t => {
+    const tell = (...words: string[]): string => {
+      const [command, args] = plainly(process.execPath, [program, 'drivers', ...words])
+      const full = openSync('/dev/full', 'w')
+      const { status, stderr } = spawnSync(command, args, {
+        stdio: ['ignore', full, 'pipe'],
+        encoding: 'utf8',
+        timeout: 60_000,
+        env: childEnvironment(),
+      })
+      closeSync(full)
+      t.equal(status, 1)
+      return stderr
+    }
+    t.match(tell(), /^koci: standard output: ENOSPC.* \[ERR_KOCI_IO\]\n$/)
+    t.match(JSON.parse(tell('--json')), { code: 'ERR_KOCI_IO', message: /^standard output: / })
+  },
+)
 
 await t.test('control characters of names are never sent to the terminal', async t => {
   const cwd = t.testdir()

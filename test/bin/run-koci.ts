@@ -1,5 +1,5 @@
 // Runs the real program in a child process, as a shell would.
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -67,6 +67,23 @@ export function koci(args: readonly string[], options: RunOptions = {}): Promise
     child.on('error', reject)
     child.on('close', code => resolve({ code, stdout, stderr }))
     started?.(child)
+  })
+}
+
+/** Whether this machine has user namespaces for `inUserNamespace()`: the reason to skip what needs them, or false. */
+export const noUserNamespace: string | false =
+  spawnSync('unshare', ['-Urm', 'true'], { timeout: 10_000 }).status !== 0 &&
+  'needs unshare -Urm'
+
+/** Runs `koci ...args` as root of a new user namespace. */
+export function inUserNamespace(
+  args: readonly string[],
+  options: Pick<RunOptions, 'cwd' | 'env'> = {},
+): Promise<Outcome> {
+  return koci([process.execPath, program, ...args], {
+    ...options,
+    node: 'unshare',
+    file: '-Urm',
   })
 }
 

@@ -49,7 +49,7 @@ await t.test(
 )
 
 await t.test('the start is written in what an old Node can read', async t => {
-  for (const name of ['koci', 'cache-directory', 'program-name', 'version']) {
+  for (const name of ['koci', 'cache-directory', 'own-modules', 'program-name', 'version']) {
     const text = readFileSync(path.join(dist, `bin/${name}.js`), 'utf8')
     t.notMatch(text, /\?\?|\?\.[a-z[(]|^await |import \{ .* from 'node:/m, name)
   }

@@ -15,7 +15,8 @@ export const verify: Command = {
   },
   notes:
     'Reads every file. Finds whatever was changed, added or removed: content, modes,\n' +
-    'owners, attributes, times. Fails if anything is damaged and stays so.',
+    'owners, attributes, times. Fails if anything is damaged and stays so. What was\n' +
+    'stored in another user namespace looks different: it can be verified there.',
   examples: ['koci cache verify', 'koci cache verify --repair'],
 
   async run(args, session) {
@@ -37,12 +38,16 @@ export const verify: Command = {
     const count = (state: string): number =>
       verdicts.filter(each => each.state === state).length
     if (session.json) session.printJson(verdicts)
-    else session.print(`${count('good')} good, ${count('damaged')} damaged`)
+    else {
+      const elsewhere = count('elsewhere')
+      const rest = elsewhere > 0 ? `, ${elsewhere} of another user namespace: not verified` : ''
+      session.print(`${count('good')} good, ${count('damaged')} damaged${rest}`)
+    }
     const left = verdicts.filter(({ state, repaired }) => state === 'damaged' && !repaired)
     if (left.length > 0)
       throw createError('INVALID_STORE', {
         subject: paths.join(', '),
-        reason: `${left.length} layers are damaged - koci cache verify --repair removes them`,
+        reason: `${left.length === 1 ? 'a layer is' : `${left.length} layers are`} damaged - koci cache verify --repair removes them`,
       })
   },
 }
