@@ -54,8 +54,6 @@ export async function measure(command: Command, signal: AbortSignal): Promise<Fi
       process.kill(-pid, 'SIGKILL')
   }
   const sampler = new Sampler(pid ?? 0)
-  // at once: one that is over soon may leave no other chance
-  sampler.sample()
   const interval = setInterval(() => sampler.sample(), sampleMs)
   const limit = setTimeout(kill, limitMs)
   signal.addEventListener('abort', kill, { once: true })

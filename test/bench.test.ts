@@ -29,9 +29,11 @@ const names = readdirSync(path.join(root, 'bench/cases'))
   .map(name => path.basename(name, '.ts'))
   .sort()
 
+const canUnshare = spawnSync('unshare', ['-m', 'true'], { timeout: 10_000 }).status === 0
+
 /** What it mounts mustn't be copied into the mount namespaces of other tests: it couldn't be unmounted, then. */
 function inNamespace(command: string, args: readonly string[]): ReturnType<typeof plainly> {
-  return process.geteuid?.() === 0
+  return canUnshare
     ? plainly('unshare', ['-m', '--propagation', 'private', command, ...args])
     : plainly(command, args)
 }
@@ -199,7 +201,8 @@ function checkResult(t: Test, name: Case['name'], result: CaseResult): void {
     for (const run of [series.median, ...series.runs]) {
       t.ok(run.wall > 0 && run.wall < 120, `wall ${run.wall}`)
       t.ok(run.user >= 0 && run.sys >= 0 && run.user + run.sys < 120)
-      t.ok(run.peak > 1e5 && run.peak < 2e9, `peak ${run.peak}`)
+      // sampled: of what is over in a moment there may be little
+      t.ok(run.peak < 2e9 && (run.peak > 1e5 || run.wall < 0.1), `peak ${run.peak}`)
     }
   }
   for (const rate of result.rates ?? []) t.type(rate.unit, 'string')

@@ -5,6 +5,7 @@ import path from 'node:path'
 import t from 'tap'
 import { goMissing } from '../support/go-tar.ts'
 import { finish } from '../support/peers.ts'
+import { ciSeed } from '../support/seed.ts'
 
 const program = path.join(import.meta.dirname, '../fuzz/fuzz.ts')
 const seconds = 15
@@ -16,7 +17,7 @@ t.setTimeout(timeout + 5000)
 
 await t.test(`spoilt layers for ${seconds} seconds`, { skip: goMissing() }, async t => {
   const keep = t.testdir()
-  const seed = Date.now() % 2 ** 31
+  const seed = ciSeed ?? Date.now() % 2 ** 31
   const args = ['--seconds', String(seconds), '--seed', String(seed), '--keep', keep]
   const { status, stdout, stderr } = finish(process.execPath, [program, ...args], {
     env: { NODE_OPTIONS: '' },

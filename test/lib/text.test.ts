@@ -1,6 +1,7 @@
 import t from 'tap'
 import * as fc from 'fast-check'
 import { printable, toText } from '../../lib/text.ts'
+import '../support/seed.ts'
 
 const cases: [name: string, bytes: number[] | string, text: string, printed: string][] = [
   ['plain text', 'usr/bin/env', 'usr/bin/env', 'usr/bin/env'],

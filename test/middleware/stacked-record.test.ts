@@ -16,6 +16,7 @@ import { namespace, runInNamespaces } from '../support/namespaces.ts'
 import { peerLayers } from '../support/peer-image.ts'
 import { temporary } from '../support/peers.ts'
 import { asLines } from '../support/rootfs.ts'
+import '../support/seed.ts'
 
 const rootless = namespace === 'user'
 t.setTimeout((120 + bound(60)) * 1000)

@@ -1,9 +1,11 @@
 // What is open in this process, workers included: to see that nothing is left.
-import { readdirSync, readlinkSync } from 'node:fs'
+import { readdirSync, readlinkSync, realpathSync } from 'node:fs'
+
+const node = realpathSync(process.execPath)
 
 /**
  * The files and directories that are open, by their paths. Pipes, events and the like aren't among them: threads have
- * their own, from when they start until some time after they ended.
+ * their own, from when they start until some time after they ended; V8 opens Node's executable when one starts.
  */
 export function openFiles(): string[] {
   return readdirSync('/proc/self/fd')
@@ -15,7 +17,7 @@ export function openFiles(): string[] {
         return []
       }
     })
-    .filter(target => target.startsWith('/') && !target.startsWith('/proc/'))
+    .filter(target => target.startsWith('/') && !target.startsWith('/proc/') && target !== node)
     .sort()
 }
 

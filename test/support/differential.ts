@@ -1,11 +1,11 @@
 // How generated tests are run: so many images in CI, more if the environment says so, and from a seed that is told.
 import * as fc from 'fast-check'
+import { ciSeed } from './seed.ts'
 
 const { env } = process
 const factor = Number(env['KOCI_DIFFERENTIAL_FACTOR'] ?? 1)
 const wanted = env['KOCI_DIFFERENTIAL_SEED']
-/** In CI a change is judged by what it changes, not by luck. */
-const usual = env['CI'] === 'true' ? 20_261_124 : Date.now() % 2 ** 31
+const usual = ciSeed ?? Date.now() % 2 ** 31
 
 /** That many in CI; KOCI_DIFFERENTIAL_FACTOR times as many if it is set. */
 export function bound(runs: number): number {

@@ -30,6 +30,7 @@ import { setXattr, xattrTarget } from '../../../lib/fs/xattr.ts'
 import type { Digest } from '../../../lib/oci/digest.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'
 import { asLines, expectedChanges, inTree, snapshot } from '../../support/rootfs.ts'
+import '../../support/seed.ts'
 
 const isRoot = process.getuid?.() === 0
 const hour = 3600

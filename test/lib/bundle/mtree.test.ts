@@ -10,6 +10,7 @@ import { recordTree } from '../../../lib/bundle/record-tree.ts'
 import type { RecordEntry, TreeRecord } from '../../../lib/bundle/record.ts'
 import { inTree } from '../../support/rootfs.ts'
 import { withoutUmoci } from '../../support/umoci.ts'
+import '../../support/seed.ts'
 
 const sum = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
 

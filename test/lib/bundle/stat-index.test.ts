@@ -6,6 +6,7 @@ import { decodeStatIndex } from '../../../lib/bundle/stat-index.ts'
 import { indexOf } from '../../support/record.ts'
 import type { Digest } from '../../../lib/oci/digest.ts'
 import { inTree } from '../../support/rootfs.ts'
+import '../../support/seed.ts'
 
 const owner = {
   manifest: `sha512:${'b'.repeat(128)}` as Digest,

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import t from 'tap'
 import { decodeVis, encodeVis, maxVisExpansion } from '../../../lib/bundle/vis.ts'
+import '../../support/seed.ts'
 
 function encode(bytes: Uint8Array): string {
   const target = Buffer.alloc(bytes.length * maxVisExpansion)

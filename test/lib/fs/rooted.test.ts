@@ -19,6 +19,7 @@ import { openRooted, type Rooted } from '../../../lib/fs/rooted.ts'
 import { removeTree } from '../../../lib/fs/walk.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'
 import { describeTree } from '../../support/tree.ts'
+import '../../support/seed.ts'
 
 const { cstring } = libc
 const maxLinks = 255

@@ -22,6 +22,7 @@ import { makeMemoryDir } from '../../support/memory-dir.ts'
 import { device, dir, file, hard, link } from '../../support/members.ts'
 import { tarBytes, xattrRecord, type TarMember } from '../../support/tar-builder.ts'
 import { describeTree } from '../../support/tree.ts'
+import '../../support/seed.ts'
 
 const isRoot = process.getuid?.() === 0
 const rootless = !isRoot

@@ -2,6 +2,7 @@ import * as fc from 'fast-check'
 import { posix } from 'node:path'
 import t from 'tap'
 import { cleanPath } from '../../../lib/layer/clean-path.ts'
+import '../../support/seed.ts'
 
 const clean = (name: string): string =>
   cleanPath(Buffer.from(name, 'latin1')).toString('latin1')

@@ -10,6 +10,7 @@ import {
 } from '../../../lib/layer/compress.ts'
 import { createDecompressor } from '../../../lib/layer/decompress.ts'
 import type { Compression } from '../../../lib/oci/media-type.ts'
+import '../../support/seed.ts'
 
 const mebibyte = 1 << 20
 const compressions = ['none', 'gzip', 'zstd'] as const

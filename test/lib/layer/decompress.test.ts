@@ -12,6 +12,7 @@ import {
 import t from 'tap'
 import { createDecompressor } from '../../../lib/layer/decompress.ts'
 import type { Compression } from '../../../lib/oci/media-type.ts'
+import '../../support/seed.ts'
 
 interface Result {
   bytes: Buffer

@@ -11,6 +11,7 @@ import {
   plainEntry,
   readBack,
 } from '../../support/layer-entries.ts'
+import '../../support/seed.ts'
 
 const path = Buffer.from('a')
 

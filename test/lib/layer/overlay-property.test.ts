@@ -11,6 +11,7 @@ import { makeMemoryDir } from '../../support/memory-dir.ts'
 import { StackedView } from '../../support/stacked-view.ts'
 import { tarBytes, type TarMember } from '../../support/tar-builder.ts'
 import { describeTree } from '../../support/tree.ts'
+import '../../support/seed.ts'
 
 const rootless = process.getuid?.() !== 0
 const dialects = rootless

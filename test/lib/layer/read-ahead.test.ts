@@ -22,6 +22,7 @@ import { openFiles } from '../../support/descriptors.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'
 import { tarBytes, type TarMember } from '../../support/tar-builder.ts'
 import { describeTree } from '../../support/tree.ts'
+import '../../support/seed.ts'
 
 const rootless = process.getuid?.() !== 0
 const skip = new WorkerPool().maxWorkers < 2 && 'needs two processors'

@@ -3,6 +3,7 @@ import t from 'tap'
 import { TarReader } from '../../../lib/layer/tar-reader.ts'
 import { bodyOf, collectTar, type Outcome } from '../../support/collect-tar.ts'
 import { paxRecord, tarBytes, type TarMember } from '../../support/tar-builder.ts'
+import '../../support/seed.ts'
 
 interface Case {
   name: string

@@ -6,6 +6,7 @@ import { makeSandbox, type Sandbox } from '../../support/extract.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'
 import { xattrRecord, type TarMember } from '../../support/tar-builder.ts'
 import { describeTree } from '../../support/tree.ts'
+import '../../support/seed.ts'
 
 const rootless = process.getuid?.() !== 0
 

@@ -3,6 +3,7 @@ import * as fc from 'fast-check'
 import t from 'tap'
 import { chainIDs } from '../../../lib/oci/chain-id.ts'
 import { digestOf, parseDigest } from '../../../lib/oci/digest.ts'
+import '../../support/seed.ts'
 
 await t.test('Gives the ChainIDs of the formula of image-spec', async t => {
   const [a, b] = [`sha256:${'a'.repeat(64)}`, `sha256:${'b'.repeat(64)}`].map(d =>

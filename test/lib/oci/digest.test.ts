@@ -2,6 +2,7 @@ import * as fc from 'fast-check'
 import t from 'tap'
 import { algorithmOf, digestOf, encodedOf, parseDigest } from '../../../lib/oci/digest.ts'
 import { cpuTime } from '../../support/cpu-time.ts'
+import '../../support/seed.ts'
 
 const hex = 'a'.repeat(64)
 

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import t from 'tap'
 import { parseIdMap, toContainer, toHost } from '../../../lib/oci/idmap.ts'
+import '../../support/seed.ts'
 
 await t.test('Parses container:host[:size], the size being 1 by default', async t => {
   t.same(parseIdMap('0:1000'), { containerID: 0, hostID: 1000, size: 1 })

@@ -2,6 +2,7 @@ import * as fc from 'fast-check'
 import t from 'tap'
 import { encodeJson, maxDepth, parseJson } from '../../../lib/oci/json.ts'
 import { cpuTime } from '../../support/cpu-time.ts'
+import '../../support/seed.ts'
 
 const parse = (text: string | Buffer): unknown => parseJson(Buffer.from(text), 'x')
 

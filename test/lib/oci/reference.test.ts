@@ -2,6 +2,7 @@ import * as fc from 'fast-check'
 import t from 'tap'
 import { assertRefName, isRefName, parseImageReference } from '../../../lib/oci/reference.ts'
 import { cpuTime } from '../../support/cpu-time.ts'
+import '../../support/seed.ts'
 
 await t.test('Splits at the first colon; the tag is latest by default', async t => {
   t.same(parseImageReference('images'), { path: 'images', refName: 'latest' })

@@ -13,6 +13,7 @@ import { listSnapshotChanges } from '../../../middleware/btrfs/list-changes.ts'
 import { mountpoint, onFileSystem } from '../../support/btrfs.ts'
 import { anyDeed, doAll } from '../../support/deeds.ts'
 import { inTree } from '../../support/rootfs.ts'
+import '../../support/seed.ts'
 
 t.setTimeout(180_000)
 

@@ -1,7 +1,6 @@
 // Each hook, run as a script, through whole runs.
 import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import t, { type Test } from 'tap'
@@ -9,6 +8,7 @@ import { hooks, Koci, listDelta, mtree } from '../../../middleware/index.ts'
 import { hookPlace, hookTable, type HookPlace } from '../../support/hooks.ts'
 import { makeImage, type TestLayer } from '../../support/image.ts'
 import { dir, file } from '../../support/members.ts'
+import { ownTmpdir } from '../../support/own-tmpdir.ts'
 
 const rootless = process.geteuid?.() !== 0
 const schemas = path.resolve(import.meta.dirname, '../../../docs/schemas')
@@ -452,9 +452,9 @@ await t.test('what hooks are told and answer is in the published schemas', async
 await t.test('a long list is read from disk, piece by piece', async t => {
   const s = await changed(t, `seq -f 'd/%.0f' 1 50000 | tr '\\n' '\\0'; printf 'e\\0'`)
   writeFileSync(`${s.bundle}/rootfs/e`, 'changed')
-  t.same(await s.list(), ['M e'])
-  t.same(
-    readdirSync(tmpdir()).filter(name => name.startsWith('koci-hooks-')),
-    [],
-  )
+  await t.test('and nothing of it is left', async t => {
+    const temporary = ownTmpdir(t)
+    t.same(await s.list(), ['M e'])
+    t.same(readdirSync(temporary), [])
+  })
 })
