@@ -51,6 +51,8 @@ export class LayoutWriter {
   #files = 0
   /** Those that aren't ended; some may be forgotten by whoever asked for them. */
   readonly #blobs = new Set<BlobWriter>()
+  /** Files that are being made: the private directory can't be removed meanwhile. */
+  readonly #beginnings = new Set<Promise<unknown>>()
 
   constructor(root: string, lockTimeoutMs?: number) {
     this.#root = root
@@ -121,6 +123,7 @@ export class LayoutWriter {
     const begun = this.#staging
     if (!begun) return
     this.#staging = undefined
+    await Promise.allSettled(this.#beginnings)
     const blobs = [...this.#blobs]
     await Promise.all(blobs.map(blob => blob.abort()))
     const staging = await begun.catch(() => undefined)
@@ -171,6 +174,16 @@ export class LayoutWriter {
   }
 
   async #createFile(): Promise<{ path: string; handle: FileHandle }> {
+    const beginning = this.#openFile()
+    this.#beginnings.add(beginning)
+    try {
+      return await beginning
+    } finally {
+      this.#beginnings.delete(beginning)
+    }
+  }
+
+  async #openFile(): Promise<{ path: string; handle: FileHandle }> {
     const { path: directory } = await this.#begin()
     const path = join(directory, String(this.#files++))
     try {
