@@ -128,7 +128,7 @@ async function extract(
   ahead?: ReadAhead,
 ): Promise<void> {
   const { app } = run
-  assertChanged(run, context)
+  assertVariants(run, context)
   app.tell('layer:start', { run: run.id, layer })
   const own = context.with({ layer })
   const { extractLayer } = await import('./layer/extract-layer.ts')
@@ -142,8 +142,11 @@ async function extract(
   run.signal.throwIfAborted()
 }
 
-/** A layer that middleware changed, as the bundle remembers, can't be made again without it. */
-function assertChanged({ app }: Run, { extraction, bundle }: Context): void {
+/**
+ * A layer that middleware changed, as the bundle remembers, can't be made again without it.
+ * @throws {UsageError} ERR_KOCI_CHAIN_MISMATCH
+ */
+export function assertVariants({ app }: Run, { extraction, bundle }: Context): void {
   const missing = extraction.recalled?.find(name => !app.chain.includes(name))
   if (missing === undefined) return
   const chain = app.describeChain()

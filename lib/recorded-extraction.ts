@@ -1,5 +1,4 @@
 // How a bundle was made, for whoever works on it again: the chain at hand has to be able to deal with that.
-import type { Koci } from './application.ts'
 import type { Bundle } from './bundle/bundle.ts'
 import type { RecordedExtraction } from './bundle/metadata.ts'
 import { createError } from './errors.ts'
@@ -7,13 +6,9 @@ import { Extraction } from './layer/extraction.ts'
 import type { Run } from './run.ts'
 
 /** What a bundle has to remember of how it was made; undefined where that was as usual. */
-export function recordExtraction(
-  { keepDirlinks, compat, variants }: Extraction,
-  { drivers }: Koci,
-): RecordedExtraction | undefined {
+export function recordExtraction(extraction: Extraction): RecordedExtraction | undefined {
+  const { keepDirlinks, compat, variants, variantsBy: by } = extraction
   if (!keepDirlinks && compat === undefined && variants.length === 0) return undefined
-  // declared in one step, and brought about in the other
-  const by = drivers.filter(({ unpack, layer }) => unpack && layer).map(({ name }) => name)
   return { keepDirlinks, compat, ...(variants.length > 0 && { variants, by }) }
 }
 

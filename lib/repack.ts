@@ -15,7 +15,7 @@ import type { ResolvedImage } from './layout/image-layout.ts'
 import { openTarget } from './layout/open-image.ts'
 import { listChanges, type ListOptions } from './list-changes.ts'
 import { runOnce, type Run } from './run.ts'
-import { placeLayers } from './place-layers.ts'
+import { assertVariants, placeLayers } from './place-layers.ts'
 import { adoptImage, rebaseBundle } from './adopt-image.ts'
 import { recordedExtraction } from './recorded-extraction.ts'
 import { layersOf } from './unpack.ts'
@@ -65,6 +65,9 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     let adopted: Context = context
     const hashes = new FileHashes()
     const pack = async (): Promise<void> => {
+      // the new layer is going to be extracted: what can't be is better known before there is a new image
+      if (context.keepLayer || (options.refresh && extraction.layering === 'stacked'))
+        assertVariants(run, context)
       // a lister needs to know where they are
       if (extraction.layering === 'stacked') await placeLayers(run, context)
       changes = await listChanges(run, context)

@@ -71,7 +71,7 @@ export function unpack(app: Koci, options: UnpackOptions): Promise<UnpackResult>
         layering,
         dialect,
         chosenBy,
-        extraction: recordExtraction(extraction, app),
+        extraction: recordExtraction(extraction),
         layout: path.resolve(image.layout.path),
         layers: image.selected,
       },

@@ -44,7 +44,7 @@ export interface ReadyState {
 
 /** What decides what extraction yields, beside umoci's maps: layers that are extracted again have to come out the same. */
 export interface RecordedExtraction extends Pick<Mapping, 'keepDirlinks' | 'compat'> {
-  /** What middleware declared that it changes, and the drivers that may have. */
+  /** What middleware declared that it changes, and which did. */
   readonly variants?: readonly string[] | undefined
   readonly by?: readonly string[] | undefined
 }

@@ -34,7 +34,8 @@ export class Extraction {
   #chosenBy: string | undefined
   #sealed = false
   #recalled: readonly string[] | undefined
-  readonly #variants: string[] = []
+  /** Each with the first driver that declared it. */
+  readonly #variants = new Map<string, string>()
   #hashes: FileHashes | undefined
 
   /** @throws {UsageError} ERR_KOCI_INVALID_OPTION for an id map that can't be, or an unknown `compat` */
@@ -67,11 +68,16 @@ export class Extraction {
 
   /** What middleware changes about the result, sorted. */
   get variants(): readonly string[] {
-    return this.#variants
+    return [...this.#variants.keys()].sort()
+  }
+
+  /** Who declared them. */
+  get variantsBy(): readonly string[] {
+    return [...new Set(this.#variants.values())]
   }
 
   /**
-   * The drivers that may have declared the variants, where these come from a bundle and not from the chain at hand: nobody
+   * The drivers that declared the variants, where these come from a bundle and not from the chain at hand: nobody
    * vouches for what is extracted now being what they name. Undefined where there are none, or they were declared.
    */
   get recalled(): readonly string[] | undefined {
@@ -105,17 +111,25 @@ export class Extraction {
     this.#dialect = dialect
   }
 
-  /** Declares that the chain changes what extraction yields, so that stores keep the result apart. */
-  addVariant(variant: string): void {
+  /**
+   * Declares, in the name of a driver, that it changes what extraction yields: stores keep the result apart, and whoever
+   * extracts a layer of the bundle again needs that driver.
+   * @throws {UsageError} ERR_KOCI_INVALID_OPTION without a name of either; ERR_KOCI_FROZEN after the layers were looked up
+   */
+  addVariant(by: string, variant: string): void {
     this.#assertOpen(variant)
-    if (!this.#variants.includes(variant)) this.#variants.push(variant)
-    this.#variants.sort()
+    if (!by || !variant)
+      throw createError('INVALID_OPTION', {
+        subject: 'addVariant',
+        reason: 'it takes the name of the driver and that of the variant',
+      })
+    if (!this.#variants.has(variant)) this.#variants.set(variant, by)
   }
 
   /** For the runner: variants that a bundle remembers. */
   recall(variants: readonly string[], drivers: readonly string[]): void {
     if (variants.length === 0) return
-    for (const variant of variants) this.addVariant(variant)
+    for (const variant of variants) this.#variants.set(variant, 'the bundle')
     this.#recalled = drivers
   }
 

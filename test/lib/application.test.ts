@@ -280,7 +280,7 @@ const offenders: [what: string, driver: Driver, code: string, message: RegExp][]
   ],
   [
     'a variant after layers were looked up',
-    { name: 'late', layer: ctx => ctx.extraction.addVariant('x') },
+    { name: 'late', layer: ctx => ctx.extraction.addVariant('late', 'x') },
     'ERR_KOCI_TOO_LATE',
     /^x: too late/,
   ],

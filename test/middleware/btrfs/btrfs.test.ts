@@ -121,7 +121,7 @@ async function onBtrfs(base: string): Promise<void> {
     const variant: Driver = {
       name: 'variant',
       async unpack(ctx, next) {
-        ctx.extraction.addVariant('for a test')
+        ctx.extraction.addVariant('test', 'for a test')
         await next()
       },
     }

@@ -60,7 +60,7 @@ function finder(step: 'locate' | 'layer', index: number, dir: string): Driver {
 const drops: Used = {
   name: 'drops',
   async unpack(ctx, next) {
-    ctx.extraction.addVariant('drops d')
+    ctx.extraction.addVariant('test', 'drops d')
     await next()
   },
 }

@@ -13,6 +13,7 @@ import {
   parseRanges,
   type Range,
 } from '../../../middleware/cache/key.ts'
+import '../../support/seed.ts'
 
 const [diffID, chainID] = ['d', 'c'].map(text => digestOf(Buffer.from(text))) as [
   ReturnType<typeof digestOf>,
@@ -41,7 +42,7 @@ await t.test('everything that changes the result changes the name', async t => {
   const map = [{ containerID: 0, hostID: 1000, size: 10 }]
   const variant = (name: string) => {
     const extraction = new Extraction()
-    extraction.addVariant(name)
+    extraction.addVariant('test', name)
     return extraction
   }
   const stacked = (dialect: 'overlay-trusted' | 'overlay-user') => {

@@ -179,7 +179,7 @@ async function inNamespace(): Promise<void> {
       const strip: Driver = {
         name: 'strip',
         async unpack(ctx, next) {
-          ctx.extraction.addVariant('strip')
+          ctx.extraction.addVariant('strip', 'strip')
           await next()
         },
         async layer({ layer }, next) {
