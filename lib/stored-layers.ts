@@ -66,6 +66,8 @@ export interface CollectReport {
   readonly busy: readonly string[]
   /** What processes left that died. */
   readonly stagingRemoved: number
+  /** Files that say what bundles need and can't be read: nothing that is complete was removed because of them. */
+  readonly damagedLeases?: readonly string[]
 }
 
 /** A layer that was removed. */

@@ -137,6 +137,15 @@ export class TreeRecord {
     return at === 0 ? {} : readExtra(this.extras, at, this.columns.mode[row] as number)
   }
 
+  /** The path of an entry, without a slash in front. Looks at all rows before it: for single ones. */
+  path(row: number): Buffer {
+    const parts: Buffer[] = []
+    for (let above = 1; above <= row; above++)
+      if (above === row || (this.columns.end[above] as number) > row)
+        parts.push(this.name(above), Buffer.from('/'))
+    return Buffer.concat(parts.slice(0, -1))
+  }
+
   /** The row of a path, or -1. Walks along the siblings: for single look-ups. */
   find(rawPath: Buffer): number {
     let row = 0

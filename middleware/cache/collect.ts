@@ -1,14 +1,17 @@
 // Garbage collection. What a bundle has a lease for, what a running process has locked, and what is mounted is never taken,
 // whatever the clock says; that a bundle is gone is believed only after it was missed several times.
 import { rmSync, statSync } from 'node:fs'
+import { uptime } from 'node:os'
 import path from 'node:path'
 import { bundleKeeps, isGone, missAgain } from '../../lib/bundle/missing.ts'
 import { wrapError } from '../../lib/errors.ts'
+import { bootID } from '../../lib/fs/boot-id.ts'
 import type { CollectOptions, CollectReport, RemovedLayer } from '../../lib/stored-layers.ts'
+import type { Completion } from './completion.ts'
 import { namesIn } from './files.ts'
 import {
+  readAllLeases,
   readLease,
-  readLeases,
   recallLease,
   removeLease,
   writeLease,
@@ -21,6 +24,8 @@ interface Candidate {
   readonly name: string
   readonly bytes: number
   readonly used: number
+  /** It wasn't there before. */
+  readonly since: number
   readonly isPrivate: boolean
 }
 
@@ -67,7 +72,7 @@ class Collection {
     for (const each of all) {
       const reason = each.isPrivate
         ? 'bundle gone'
-        : this.#now - each.used > olderThanMs
+        : this.#now - Math.max(each.used, each.since) > olderThanMs
           ? 'age'
           : bytes > keepBytes
             ? 'size'
@@ -78,6 +83,7 @@ class Collection {
       layers -= 1
     }
     await this.#removeLocks()
+    const { damaged } = await readAllLeases(store)
     return {
       removed: this.#removed,
       bytesRemoved: this.#removed.reduce((sum, each) => sum + each.bytes, 0),
@@ -86,6 +92,7 @@ class Collection {
       leasesRemoved,
       busy: this.#busy,
       stagingRemoved,
+      damagedLeases: damaged.map(id => store.lease(id)),
     }
   }
 
@@ -100,11 +107,17 @@ class Collection {
           name,
           bytes: completion.record.bytes,
           used: Math.min(mtimeMs, this.#now),
+          since: this.#since(completion),
           isPrivate: completion.key === null,
         },
       ]
     })
     return found.sort((a, b) => a.used - b.used)
+  }
+
+  /** What was stored in this boot is no older than the boot, by the clock that nobody can set. */
+  #since({ boot }: Completion): number {
+    return boot === bootID() ? this.#now - uptime() * 1000 : -Infinity
   }
 
   async #removeIncomplete(): Promise<void> {
@@ -135,8 +148,8 @@ class Collection {
 
   async #isLeased(name: string): Promise<boolean> {
     // read anew each time: between the last look and the lock a run may have ended
-    const leases = await readLeases(this.#store)
-    return leases.values().some(({ layers }) => layers.includes(name))
+    const { leases, damaged } = await readAllLeases(this.#store)
+    return damaged.length > 0 || leases.values().some(({ layers }) => layers.includes(name))
   }
 
   /** Removes locks of layers that aren't there: whoever locks one meanwhile notices that it is gone. */
@@ -151,7 +164,15 @@ class Collection {
 
   async #dropLeases(): Promise<number> {
     let count = 0
-    for (const [id, seen] of await readLeases(this.#store)) {
+    const { leases, damaged } = await readAllLeases(this.#store)
+    if (this.#options.dropMissing === true)
+      for (const id of damaged) {
+        using lock = this.#store.tryLock(id, { shared: false })
+        if (!lock || readLease(this.#store, id)) continue
+        removeLease(this.#store, id)
+        count += 1
+      }
+    for (const [id, seen] of leases) {
       if (isBundleThere(id, seen) && !seen.missed) continue
       // of a bundle that is being made, or is somewhere else and used there
       using lock = this.#store.tryLock(id, { shared: false })

@@ -1,5 +1,6 @@
 // The completion record of a stored layer, `layers/<name>.json`: it is written last and removed first, and a layer without
 // one doesn't exist. All that has to be known to use the layer is in it, so that nothing else is read.
+import { hash } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
 import type { LayerRecordSummary } from '../../lib/bundle/layer-record.ts'
 import { bootID } from '../../lib/fs/boot-id.ts'
@@ -33,6 +34,19 @@ export interface Completion {
 
 const maxBytes = 64 << 20
 
+/** How the file ends: with the sum of all before it, as if the object ended there. */
+const sumPattern = /,"sum":"([0-9a-f]{64})"\}$/
+
+/** A completion record as it is stored: its last member is a SHA-256 sum of the rest. */
+export function encodeCompletion(completion: Completion): string {
+  const text = JSON.stringify(completion)
+  return `${text.slice(0, -1)},"sum":"${sumOf(text)}"}`
+}
+
+function sumOf(text: string): string {
+  return hash('sha256', text)
+}
+
 /** Reads a completion record; undefined if there is none, or none that this version understands. */
 export function readCompletion(file: string): Completion | undefined {
   // mostly there is none, and an error costs ten times as much as asking
@@ -51,8 +65,12 @@ export function readCompletion(file: string): Completion | undefined {
 function parseCompletion(bytes: Buffer): Completion | undefined {
   if (bytes.length > maxBytes) return undefined
   try {
+    const text = bytes.toString()
+    const [end = '', sum] = sumPattern.exec(text.slice(-100)) ?? []
+    const body = `${text.slice(0, text.length - end.length)}}`
+    if (sum !== sumOf(body)) return undefined
     // we wrote it, where nobody else can; being as strict as with an image's JSON is a tenth of a warm unpack
-    const value = JSON.parse(bytes.toString()) as Completion
+    const value = JSON.parse(body) as Completion
     const { format, key, record, report, durable, boot } = value
     parseDigest(value.diffID)
     const isSound =

@@ -1,6 +1,6 @@
 // Leases: which layers a bundle needs. They go by the bundle's own id, which is in its koci.json and moves with it; the path
 // in a lease only tells where it was seen last.
-import { readFileSync, rmSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import type { Missed } from '../../lib/bundle/missing.ts'
 import { parseJson } from '../../lib/oci/json.ts'
@@ -24,7 +24,7 @@ export function recallLease(kept: unknown): string | undefined {
   return typeof lease === 'string' && namePattern.test(lease) ? lease : undefined
 }
 
-/** Reads a lease; undefined if there is none. One that is damaged is no lease either. */
+/** Reads a lease; undefined if there is none, or it is damaged. */
 export function readLease(store: Store, id: string): Lease | undefined {
   const file = store.lease(id)
   try {
@@ -41,17 +41,21 @@ export function readLease(store: Store, id: string): Lease | undefined {
   }
 }
 
-/** Writes a lease, unless it says so already. Tells whether there was none. */
+/** Whether there is a lease, sound or not. */
+export function isLeased(store: Store, id: string): boolean {
+  return existsSync(store.lease(id))
+}
+
+/** Writes a lease, unless it says so already. */
 export async function writeLease(
   store: Store,
   id: string,
   lease: Lease,
   durable: boolean,
-): Promise<boolean> {
+): Promise<void> {
   const before = readLease(store, id)
   if (JSON.stringify(before) !== JSON.stringify(lease))
     await store.write(store.lease(id), JSON.stringify(lease), durable)
-  return before === undefined
 }
 
 /** Removes a lease; one that isn't there is no error. */
@@ -61,11 +65,21 @@ export function removeLease(store: Store, id: string): void {
 
 /** All leases, by the ids of their bundles. */
 export async function readLeases(store: Store): Promise<Map<string, Lease>> {
+  return (await readAllLeases(store)).leases
+}
+
+/** All leases, and the ids of those that can't be read: whatever they say is needed. */
+export async function readAllLeases(
+  store: Store,
+): Promise<{ leases: Map<string, Lease>; damaged: string[] }> {
   const leases = new Map<string, Lease>()
+  const damaged: string[] = []
   for (const file of await namesIn(path.join(store.path, 'leases'))) {
     const id = path.basename(file, '.json')
-    const lease = namePattern.test(id) ? readLease(store, id) : undefined
+    if (!namePattern.test(id)) continue
+    const lease = readLease(store, id)
     if (lease) leases.set(id, lease)
+    else if (isLeased(store, id)) damaged.push(id)
   }
-  return leases
+  return { leases, damaged }
 }

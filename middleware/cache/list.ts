@@ -3,7 +3,7 @@ import { statSync } from 'node:fs'
 import { createError } from '../../lib/errors.ts'
 import type { StoredLayer } from '../../lib/stored-layers.ts'
 import { isTrusted, readCompletion, type Completion } from './completion.ts'
-import { readLeases } from './lease.ts'
+import { readAllLeases, readLeases } from './lease.ts'
 import { mountedLayers } from './staging.ts'
 import type { Store } from './store.ts'
 
@@ -31,9 +31,12 @@ export async function removeLayer(store: Store, { name }: StoredLayer): Promise<
     createError('LAYER_IN_USE', { subject: `layer ${name}`, users })
   if (!lock) throw inUse('a running koci')
   // under the lock: nobody can begin to use it any more
-  const leases = [...(await readLeases(store)).values()]
-  const bundles = leases.filter(({ layers }) => layers.includes(name))
+  const { leases, damaged } = await readAllLeases(store)
+  const bundles = [...leases.values()].filter(({ layers }) => layers.includes(name))
   if (bundles.length > 0) throw inUse(bundles.map(({ bundle }) => bundle).join(', '))
+  const [unread] = damaged
+  if (unread !== undefined)
+    throw inUse(`a bundle perhaps, since the lease ${store.lease(unread)} is damaged`)
   if (mountedLayers().has(name)) throw inUse('a mount')
   await store.retire(name)
 }

@@ -20,7 +20,7 @@ import {
   ownView,
   type LayerKey,
 } from './key.ts'
-import { readLease, recallLease, writeLease, removeLease } from './lease.ts'
+import { isLeased, readLease, recallLease, writeLease, removeLease } from './lease.ts'
 import type { Staging } from './staging.ts'
 import {
   clearLayerDirectory,
@@ -111,11 +111,13 @@ export class StoreRun {
     const names = layers.flatMap(({ placed }) => store.nameOf(placed?.dir) ?? [])
     if (names.length === 0 || !store.writable) return
     const id = this.#leaseID
-    // whatever the signal says: what failed is mounted again. gc has it for a moment only
-    this.#leaseLock ??= await acquireLock(store.lockFile(id), { shared: true })
+    // what failed is mounted again, whatever the signal says by then
+    const limit = ctx.signal.aborted ? { timeoutMs: 10_000 } : { signal: ctx.signal }
+    this.#leaseLock ??= await acquireLock(store.lockFile(id), { shared: true, ...limit })
     const lease = { format: 1, bundle: ctx.bundle.path, layers: [...new Set(names)] } as const
-    const isNew = await writeLease(store, id, lease, this.#durable)
-    if (isNew) ctx.defer(() => removeLease(store, id))
+    // before it is written: it may be there although it couldn't be synced
+    if (!isLeased(store, id)) ctx.defer(() => removeLease(store, id))
+    await writeLease(store, id, lease, this.#durable)
     if (!this.#isLeased) ctx.bundle.keep(driverName, { lease: id })
     this.#own = undefined
   }

@@ -25,7 +25,7 @@ import {
   renameat2,
 } from '../../lib/fs/libc.ts'
 import { removeTree } from '../../lib/fs/walk.ts'
-import { isTrusted, readCompletion, type Completion } from './completion.ts'
+import { encodeCompletion, isTrusted, readCompletion, type Completion } from './completion.ts'
 import { findStore, makeStore } from './directory.ts'
 import { isDirectory, isMissing, syncDirectory, writeNew } from './files.ts'
 import { isSeenAlike, nameOfKey, type LayerKey } from './key.ts'
@@ -60,6 +60,11 @@ export class Store {
   static find(dir: string): Store | undefined {
     const found = findStore(dir)
     return found === undefined ? undefined : new Store(found)
+  }
+
+  /** The directory of a layer: its tree, and its record. */
+  layer(name: string): string {
+    return path.join(this.path, 'layers', name)
   }
 
   /** Where the tree of a layer is. */
@@ -111,6 +116,12 @@ export class Store {
       .filter(name => name.endsWith('.json') && namePattern.test(name.slice(0, -5)))
       .map(name => name.slice(0, -5))
       .sort()
+  }
+
+  /** As `names`, and those of which there is something else only: a layer that isn't complete, or isn't any more. */
+  allNames(): string[] {
+    const found = readdirSync(path.join(this.path, 'layers')).map(name => name.slice(0, 32))
+    return [...new Set(found)].filter(name => namePattern.test(name)).sort()
   }
 
   /** What was recorded of a layer when it was stored; undefined if the record doesn't fit any more, or not here. */
@@ -196,7 +207,7 @@ export class Store {
     const inner = path.join(staging.path, 'layer')
     const record = path.join(staging.path, 'complete')
     try {
-      await writeNew(record, JSON.stringify(completion), false)
+      await writeNew(record, encodeCompletion(completion), false)
       if (durable) await this.#syncer?.sync()
       await this.retire(name)
       move(inner, path.join(layers, name))

@@ -1,11 +1,16 @@
 // A store, an image of three layers, and unpacking it again and again.
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { Koci, type Driver } from '../../lib/index.ts'
 import type { LayerContext } from '../../lib/context.ts'
 import type { Middleware } from '../../lib/compose.ts'
 import type { UnpackOptions, UnpackResult } from '../../lib/unpack.ts'
 import { cache } from '../../middleware/cache/index.ts'
+import {
+  encodeCompletion,
+  readCompletion,
+  type Completion,
+} from '../../middleware/cache/completion.ts'
 import { Store } from '../../middleware/cache/store.ts'
 import { makeImage, type TestLayer } from './image.ts'
 import { stacker } from './stacker.ts'
@@ -98,4 +103,12 @@ export class Workshop {
     const result = await app.unpack({ image: this.image, bundle, rootless, ...options })
     return { ...result, app, extracted: extracted.sort((a, b) => a - b) }
   }
+}
+
+/** Changes what the completion record of a layer says, soundly. */
+export function amend(store: Store, name: string, changes: Partial<Completion>): void {
+  const file = store.completion(name)
+  const found = readCompletion(file)
+  if (!found) throw new RangeError(`${name} isn't complete`)
+  writeFileSync(file, encodeCompletion({ ...found, ...changes }))
 }

@@ -40,7 +40,12 @@ export const gc: Command = {
         if (session.json) continue
         for (const { name, bytes, reason } of report.removed)
           session.print(`${name}  ${size(bytes).padStart(10)}  ${reason}`)
-        const { removed, bytesRemoved, layers, bytes } = report
+        const { removed, bytesRemoved, layers, bytes, damagedLeases = [] } = report
+        for (const file of damagedLeases)
+          session.warn(
+            'LEASE_DAMAGED',
+            `${file} is damaged: all layers are kept for the bundle that it was of - koci mount writes it anew, --drop-missing removes it`,
+          )
         const whose = stores.length > 1 ? `${driver}: ` : ''
         session.print(
           `${whose}${removed.length} removed, ${size(bytesRemoved)}; ${layers} kept, ${size(bytes)}`,

@@ -15,7 +15,7 @@ import { layersCalled, measureLayers, type CollectOptions } from '../../../lib/s
 import { collect } from '../../../middleware/cache/collect.ts'
 import { readLeases } from '../../../middleware/cache/lease.ts'
 import { listLayers, removeLayer } from '../../../middleware/cache/list.ts'
-import { Workshop } from '../../support/store.ts'
+import { amend, Workshop } from '../../support/store.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'
 
 const base = makeMemoryDir('koci-collect-')
@@ -61,6 +61,9 @@ await t.test('what was not used for so long goes, by a clock that may jump', asy
   const { shop, names, gc } = await open()
   const [old = '', future = ''] = names
   const past = Date.now() / 1000 - 40 * 86400
+  const soon = { olderThanMs: 30 * day, now: Date.now() + 3650 * day }
+  t.match((await gc(soon)).removed, [], 'no older than the boot, by the other clock')
+  for (const name of names) amend(shop.store, name, { boot: 'another' })
   utimesSync(shop.store.completion(old), past, past)
   utimesSync(shop.store.completion(future), past + 4e8, past + 4e8)
   t.match((await gc({ olderThanMs: 30 * day })).removed, [{ name: old, reason: 'age' }])
@@ -103,6 +106,36 @@ await t.test(
     t.match(await gc({ keepBytes: 0 }), { layers: 0 })
   },
 )
+
+await t.test('who waits for the lock of its lease can be stopped', async t => {
+  const { shop, bundle, app } = await open({ leased: true })
+  const [id = ''] = (await readLeases(shop.store)).keys()
+  using lock = shop.store.tryLock(id, { shared: false })
+  t.ok(lock)
+  const { mountBundle } = await import('../../../lib/index.ts')
+  const signal = AbortSignal.timeout(100)
+  await t.rejects(mountBundle(app, { bundle, signal }), { code: 'ERR_KOCI_ABORTED' })
+})
+
+await t.test('a lease that is damaged may be of any layer', async t => {
+  const { shop, names, gc, bundle, app } = await open({ leased: true })
+  const [id = ''] = (await readLeases(shop.store)).keys()
+  const file = shop.store.lease(id)
+  writeFileSync(file, readFileSync(file).subarray(0, 20))
+  t.match(await gc({ keepBytes: 0 }), { removed: [], layers: 3, damagedLeases: [file] })
+  const [layer] = await listLayers(shop.store)
+  if (layer)
+    await t.rejects(removeLayer(shop.store, layer), {
+      code: 'ERR_KOCI_LAYER_IN_USE',
+      message: /a bundle perhaps, since the lease .*json is damaged/,
+    })
+  const { mountBundle } = await import('../../../lib/index.ts')
+  await mountBundle(app, { bundle })
+  t.same((await readLeases(shop.store)).get(id)?.layers, names, 'written anew')
+  writeFileSync(file, '')
+  const report = await gc({ keepBytes: 0, dropMissing: true })
+  t.match(report, { leasesRemoved: 1, layers: 0, damagedLeases: [] })
+})
 
 await t.test('a bundle that is being made is not gone', async t => {
   const shop = await Workshop.open(path.join(base, String(shops++)))

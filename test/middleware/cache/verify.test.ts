@@ -18,7 +18,8 @@ import t from 'tap'
 import { cstring } from '../../../lib/fs/libc.ts'
 import { setxattr } from '../../../lib/fs/xattr-calls.ts'
 import { verify } from '../../../middleware/cache/verify.ts'
-import { Workshop } from '../../support/store.ts'
+import { readCompletion } from '../../../middleware/cache/completion.ts'
+import { amend, Workshop } from '../../support/store.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'
 
 const isRoot = process.geteuid?.() === 0
@@ -33,6 +34,10 @@ const shop = await Workshop.open(base, [
     { name: 'e', mtime: 1000 },
     { name: 'l', type: 'symlink', linkname: 'd/f', mtime: 1000 },
     { name: 'p', type: 'fifo', mtime: 1000 },
+    { name: 'h1', body: 'h', mtime: 1000 },
+    { name: 'h2', type: 'hardlink', linkname: 'h1' },
+    { name: 'h3', body: 'h', mtime: 1000 },
+    { name: 'h4', type: 'hardlink', linkname: 'h3' },
   ],
 ])
 const verdicts = (repair = false) => Array.fromAsync(verify(shop.store, { repair }))
@@ -148,6 +153,36 @@ const damages: [
     },
   ],
   [
+    'names of other files that look the same',
+    'changed h2',
+    tree =>
+      hidden(tree, () => {
+        for (const name of ['h2', 'h4']) rmSync(`${tree}/${name}`)
+        linkSync(`${tree}/h1`, `${tree}/h4`)
+        linkSync(`${tree}/h3`, `${tree}/h2`)
+      }),
+  ],
+  [
+    'a file beside the tree',
+    'added ../more',
+    tree => writeFileSync(`${path.dirname(tree)}/more`, ''),
+  ],
+  [
+    'a completion record under another name',
+    'no record',
+    tree => {
+      const layer = path.dirname(tree)
+      const other = path.join(path.dirname(layer), '0'.repeat(32))
+      renameSync(layer, other)
+      renameSync(`${layer}.json`, `${other}.json`)
+    },
+  ],
+  [
+    'a layer without a completion record',
+    'no record',
+    tree => rmSync(`${path.dirname(tree)}.json`),
+  ],
+  [
     'a damaged completion record',
     'no record',
     tree => writeFileSync(`${path.dirname(tree)}.json`, '{'),
@@ -174,6 +209,21 @@ for (const [name, problem, damage, needs] of damages)
     },
   )
 
+await t.test('no byte of a completion record can change', async t => {
+  const { layers } = await shop.unpack()
+  const file = shop.store.completion(shop.store.nameOf(layers[0]?.placed?.dir) ?? '')
+  const bytes = readFileSync(file)
+  t.ok(readCompletion(file))
+  const unnoticed = [...bytes.keys()].filter(at => {
+    writeFileSync(file, bytes.with(at, (bytes[at] as number) ^ 1))
+    return readCompletion(file) !== undefined
+  })
+  t.same(unnoticed, [])
+  writeFileSync(file, bytes.subarray(0, -1))
+  t.equal(readCompletion(file), undefined, 'a shorter one')
+  writeFileSync(file, bytes)
+})
+
 await t.test('is not fooled by reading, and leaves what is locked alone', async t => {
   const { layers } = await shop.unpack()
   const name = shop.store.nameOf(layers[0]?.placed?.dir) ?? ''
@@ -189,8 +239,6 @@ await t.test('is not fooled by reading, and leaves what is locked alone', async 
     t.match(await verdicts(true), [{ state: 'damaged', repaired: false }])
   }
   t.same(shop.names, [name])
-  const file = shop.store.completion(name)
-  const text = readFileSync(file, 'utf8').replace(/"boot":"[^"]*"/, '"boot":"x"')
-  writeFileSync(file, text.replace('"durable":true', '"durable":false'))
+  amend(shop.store, name, { boot: 'x', durable: false })
   t.match(await verdicts(), [{ state: 'outdated' }])
 })
