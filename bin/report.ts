@@ -1,4 +1,5 @@
 // How an error is told: one line for people, with its code; or its JSON; and as much more as was asked for.
+import { existsSync } from 'node:fs'
 import { KociError, wrapError } from '../lib/errors.ts'
 import { readPrivileges } from '../lib/fs/privileges.ts'
 import { printable } from '../lib/text.ts'
@@ -34,6 +35,10 @@ export function report(reason: unknown, options: ReportOptions): void {
   if (options.causes || options.stacks)
     for (const cause of chain.slice(1)) note(`  caused by: ${describe(cause)}`)
   if (options.stacks) for (const each of chain) if (each instanceof Error) printStack(each)
+  if (isUnspeakable())
+    note(
+      `${programName}: hint: the working directory's path isn't UTF-8, so that relative paths don't lead anywhere: give absolute ones, or change to another`,
+    )
   if (options.canBeRootless && chain.some(isPermission))
     note(`${programName}: hint: without the privileges of root, try --rootless`)
 }
@@ -43,6 +48,15 @@ function hasNoDirectory(error: unknown): boolean {
   return [...causesOf(error)].some(
     cause => cause instanceof Error && (cause as NodeJS.ErrnoException).syscall === 'uv_cwd',
   )
+}
+
+/** Node can't say where it is, then. */
+function isUnspeakable(): boolean {
+  try {
+    return process.cwd().includes('\uFFFD') && !existsSync(process.cwd())
+  } catch {
+    return false
+  }
 }
 
 function noDirectory(): Error {
@@ -58,11 +72,10 @@ function* causesOf(error: unknown): Generator {
   }
 }
 
-/** Whether it was refused for want of privilege; root outside of user namespaces has all that --rootless does without. */
+/** Whether it was refused for want of a privilege that --rootless does without. */
 function isPermission(error: unknown): boolean {
   const { code, syscall } = (error ?? {}) as NodeJS.ErrnoException
-  const { uid, inUserNamespace } = readPrivileges()
-  if (uid === 0 && !inUserNamespace) return false
+  if (readPrivileges().extractsAll) return false
   // an owner that the user namespace has no number for
   if (code === 'EINVAL') return syscall === 'fchown' || syscall === 'fchownat'
   return code === 'EPERM' || code === 'EACCES' || code === 'ERR_KOCI_NEEDS_PRIVILEGE'

@@ -14,14 +14,17 @@ export function noteCulprit(error: unknown, subject: string, step: string): void
 /** The error of the middleware that threw it; koci's own errors, refusals by the system and aborts stay what they are. */
 export function blameCulprit(error: unknown): unknown {
   const culprit = culprits.get(error as object)
+  // it may be thrown again, by others, in another run
+  culprits.delete(error as object)
   if (!culprit || error instanceof KociError || isRefusal(error)) return error
   const reason = error instanceof Error ? error.message : format('%s', error)
   return createError('MIDDLEWARE_FAILED', { ...culprit, reason }, error)
 }
 
-/** Of fetch() it is the cause that the system refused. */
+/** Of fetch(), whose error says that it failed and nothing else, the cause tells. */
 function isRefusal(error: unknown, depth = 0): boolean {
   if (typeof error !== 'object' || error === null || depth > 10) return false
   const { syscall, name, cause } = error as NodeJS.ErrnoException
-  return syscall !== undefined || name === 'AbortError' || isRefusal(cause, depth + 1)
+  if (syscall !== undefined || name === 'AbortError') return true
+  return (name === 'TypeError' || depth > 0) && isRefusal(cause, depth + 1)
 }

@@ -29,6 +29,8 @@ export interface LayerPlan {
 export interface Explanation {
   /** How layers become a rootfs, who decided it, and how whiteouts are stored. */
   readonly extraction: Extraction
+  /** Absolute path of the rootfs, where stacked layers are mounted; undefined if no bundle was named. */
+  readonly rootfs: string | undefined
   /** Base first. */
   readonly layers: readonly LayerPlan[]
   /** What each driver says of itself, outermost first. */
@@ -55,6 +57,7 @@ export interface ExplainOptions extends Omit<UnpackOptions, 'bundle'> {
 export async function explainUnpack(app: Koci, options: ExplainOptions): Promise<Explanation> {
   if (options.bundle !== undefined) await Bundle.assertFree(options.bundle)
   const scratch = await makeScratch(path.dirname(path.resolve(options.bundle ?? 'bundle')))
+  const rootfs = options.bundle && path.join(path.resolve(options.bundle), 'rootfs')
   let explanation: Explanation | undefined
   try {
     await runOnce(app, 'explain', options.signal, async run => {
@@ -70,14 +73,14 @@ export async function explainUnpack(app: Koci, options: ExplainOptions): Promise
       const lookUp = async (): Promise<void> => {
         extraction.seal()
         isLookedUp = true
-        explanation = await explain(run, context)
+        explanation = await explain(run, context, rootfs)
         // what would follow needs a rootfs: everybody is told that there won't be one
         throw createError('ABORTED', { subject: 'explain' })
       }
       await app.step('unpack', run, context, lookUp).catch(async (error: unknown) => {
         if (isLookedUp || run.signal.aborted) throw error
         const obstacle = wrapError(blameCulprit(error), 'unpack')
-        explanation = { ...(await explain(run, context)), obstacle }
+        explanation = { ...(await explain(run, context, rootfs)), obstacle }
         throw createError('ABORTED', { subject: 'explain' }, error)
       })
     })
@@ -113,11 +116,16 @@ export function explainBundle(app: Koci, options: BundleOptions): Promise<Explan
     run.closing(() => image.layout.close())
     const layers = layersOf(image)
     const extraction = recordedExtraction(run, bundle)
-    return explain(run, new Context({ ...run.shared, image, bundle, layers, extraction }))
+    const context = new Context({ ...run.shared, image, bundle, layers, extraction })
+    return explain(run, context, bundle.rootfs)
   })
 }
 
-async function explain(run: Run, context: Context): Promise<Explanation> {
+async function explain(
+  run: Run,
+  context: Context,
+  rootfs: string | undefined,
+): Promise<Explanation> {
   const { app } = run
   const layers: LayerPlan[] = []
   for (const layer of context.layers) {
@@ -133,6 +141,7 @@ async function explain(run: Run, context: Context): Promise<Explanation> {
     app.drivers.filter(driver => driver[step]).map(({ name }) => name)
   return {
     extraction: context.extraction,
+    rootfs,
     layers,
     drivers,
     extractors: namesOf('layer'),

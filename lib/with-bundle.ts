@@ -81,7 +81,7 @@ function withBundle<T>(
       image = await openBase(bundle, options.layout)
       run.closing(() => image?.layout.close())
     } catch (error) {
-      if (needsImage) throw error
+      if (needsImage || options.layout !== undefined) throw error
       reason = error
     }
     const shared = { ...run.shared, bundle, extraction: recordedExtraction(run, bundle) }

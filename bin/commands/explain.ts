@@ -1,5 +1,6 @@
 // koci explain: what an unpack would do, and why.
 import type { Explanation, LayerPlan } from '../../lib/explain.ts'
+import { printable } from '../../lib/text.ts'
 import type { ChainPart } from '../chain/compose-chain.ts'
 import type { Command } from '../command.ts'
 import { hang } from '../hang.ts'
@@ -65,7 +66,7 @@ function print(found: Explanation, chain: readonly ChainPart[], session: Session
   const say = (term: string, text: string, column = 12): void => {
     for (const line of hang(term, column, text)) session.print(line)
   }
-  const { extraction, layers, drivers, extractors, listers, obstacle } = found
+  const { extraction, rootfs, layers, drivers, extractors, listers, obstacle } = found
   if (obstacle) say('impossible', obstacle.message)
   const { layering, dialect, chosenBy } = extraction
   const chosen = chosenBy === undefined ? 'nobody chose otherwise' : `chosen by ${chosenBy}`
@@ -74,7 +75,7 @@ function print(found: Explanation, chain: readonly ChainPart[], session: Session
     'rootfs',
     layering === 'merged'
       ? 'a tree that layers are applied to in order'
-      : `a mount of the layers, which ${chosenBy ?? 'nobody'} sees to`,
+      : `a mount of the layers at ${rootfs === undefined ? 'BUNDLE/rootfs' : printable(rootfs)}, which ${chosenBy ?? 'nobody'} sees to`,
   )
   say('changes', `listed by the first of these that can: ${listers.join(', ') || 'nobody'}`)
   const files = new Map(chain.flatMap(({ from, file }) => (file ? [[from, file]] : [])))
@@ -102,7 +103,7 @@ function fateOf({ layer, foundBy, dir }: LayerPlan, extractors: readonly string[
 }
 
 function toJson(found: Explanation, chain: readonly ChainPart[]): unknown {
-  const { extraction, layers, drivers, extractors, mounters, listers, obstacle } = found
+  const { extraction, rootfs, layers, drivers, extractors, mounters, listers, obstacle } = found
   return {
     ...(obstacle && { obstacle }),
     extraction,
@@ -126,6 +127,7 @@ function toJson(found: Explanation, chain: readonly ChainPart[]): unknown {
       }
     }),
     extractors,
+    rootfs: rootfs ?? null,
     mounters,
     listers,
   }

@@ -11,12 +11,18 @@ export interface Privileges {
   readonly overridesModes: boolean
   /** May set attributes in `trusted.*` (CAP_SYS_ADMIN, and no user namespace). */
   readonly storesTrusted: boolean
+  /** Lacks nothing that root has of what layers may ask for: owners, modes, devices, attributes. */
+  readonly extractsAll: boolean
   /** Undefined where /proc doesn't say. */
   readonly umask: number | undefined
 }
 
+const CAP_CHOWN = 0n
 const CAP_DAC_OVERRIDE = 1n
+const CAP_FOWNER = 3n
 const CAP_SYS_ADMIN = 21n
+const CAP_MKNOD = 27n
+const CAP_SETFCAP = 31n
 
 /** Reads the privileges of this process from /proc. */
 export function readPrivileges(): Privileges {
@@ -35,6 +41,9 @@ export function readPrivileges(): Privileges {
     inUserNamespace,
     overridesModes: has(CAP_DAC_OVERRIDE),
     storesTrusted: has(CAP_SYS_ADMIN) && !inUserNamespace,
+    extractsAll:
+      !inUserNamespace &&
+      [CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_MKNOD, CAP_SETFCAP].every(has),
     umask: umask === undefined ? undefined : Number.parseInt(umask, 8),
   }
 }

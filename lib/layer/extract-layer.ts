@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { open, rm } from 'node:fs/promises'
 import type { LayerContext } from '../context.ts'
-import { wrapError } from '../errors.ts'
+import { createError, isError, wrapError } from '../errors.ts'
 import { toDigest } from '../oci/digest.ts'
 import type { Extraction } from './extraction.ts'
 import type { Layer, ReplacedSource } from './layer.ts'
@@ -53,7 +53,7 @@ async function extractBlob(
   const hashes = target === undefined ? extraction.hashes : undefined
   const dialect = target === undefined ? 'plain' : dialectOf(layer, extraction)
   const recordTo = target === undefined ? undefined : layer.recordTo
-  const result = await pool.extract(
+  const extracting = pool.extract(
     {
       blob,
       diffID: layer.diffID,
@@ -71,6 +71,9 @@ async function extractBlob(
     },
     { signal, inflated, onStart: counters => layer.reportProgress(() => counters) },
   )
+  const result = await extracting.catch((error: unknown) => {
+    throw namingDisk(error, target ?? rootfs)
+  })
   for (const { code, message, count } of result.warnings)
     context.warn({ code, message, layer: layer.digest, count })
   if (result.hashes) hashes?.merge(result.hashes)
@@ -87,6 +90,16 @@ async function extractBlob(
       stacking: result.stacking,
     },
   })
+}
+
+/** The name of an entry doesn't tell which disk is full. */
+function namingDisk(error: unknown, directory: string): unknown {
+  if (!isError(error, 'IO')) return error
+  const { code, syscall } = (error.cause ?? {}) as NodeJS.ErrnoException
+  // attributes have little room of their own
+  if ((code !== 'ENOSPC' && code !== 'EDQUOT') || syscall === 'setxattr') return error
+  const reason = `there is no room left: ${error.message}`
+  return createError('IO', { subject: directory, reason }, error.cause)
 }
 
 /**

@@ -67,6 +67,9 @@ await t.test('a stacked bundle is mounted and taken down, without flags', async 
   t.notOk(isMounted())
   t.same(await koci(['mount', 'bundle'], { cwd, env }), silent)
   t.ok(isMounted())
+  const elsewhere = await koci(['umount', 'bundle', '--layout', 'nowhere'], { cwd, env })
+  t.match(elsewhere, { code: 1, stderr: /nowhere: not an OCI image layout/ })
+  t.ok(isMounted())
   t.same(await koci(['unmount', 'bundle', '--layout', 'images'], { cwd, env }), silent)
   t.same(await koci(['delta', 'bundle'], { cwd, env }), silent)
 

@@ -12,7 +12,8 @@ import path from 'node:path'
 import t, { type Test } from 'tap'
 import { makeImage } from '../support/image.ts'
 import { withoutUmoci } from '../support/umoci.ts'
-import { koci, type Outcome } from './run-koci.ts'
+import { device } from '../support/members.ts'
+import { childEnvironment, koci, plainly, program, type Outcome } from './run-koci.ts'
 
 const rootless = process.geteuid?.() === 0 ? [] : ['--rootless']
 const silent: Outcome = { code: 0, stdout: '', stderr: '' }
@@ -288,6 +289,30 @@ await t.test(
     t.equal(code, 1)
     t.match(stderr, /\nkoci: hint: .*--rootless\n$/)
     t.notOk(existsSync(path.join(cwd, 'b')))
+  },
+)
+
+const capability = ['--bounding-set', '-mknod', '--inh-caps', '-mknod']
+await t.test(
+  'root without a capability gets the same hint',
+  {
+    skip:
+      (process.geteuid?.() !== 0 && 'needs root') ||
+      (spawnSync('setpriv', [...capability, 'true']).status !== 0 && 'needs setpriv'),
+  },
+  async t => {
+    const cwd = t.testdir()
+    await makeImage(path.join(cwd, 'images'), 'a', { layers: [[device('null')]] })
+    const unpack = ['unpack', '--image', 'images:a', 'b']
+    const args = [...capability, process.execPath, program, ...unpack]
+    const { status, stderr } = spawnSync(...plainly('setpriv', args), {
+      cwd,
+      encoding: 'utf8',
+      env: childEnvironment(),
+      timeout: 60_000,
+    })
+    t.equal(status, 1)
+    t.match(stderr, /EPERM.*\nkoci: hint: .*--rootless\n$/s)
   },
 )
 

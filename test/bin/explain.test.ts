@@ -1,6 +1,5 @@
 // koci explain, as a shell runs it: it says what would be done, and does nothing.
 import { existsSync, readdirSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import path from 'node:path'
 import t from 'tap'
 import { makeImage } from '../support/image.ts'
@@ -8,15 +7,10 @@ import { koci } from './run-koci.ts'
 
 const rootless = process.geteuid?.() === 0 ? [] : ['--rootless']
 
-function leftovers(): string[] {
-  return readdirSync(tmpdir()).filter(name => name.startsWith('koci-explain-'))
-}
-
 await t.test('an image, before and after its layers are in a store', async t => {
   const cwd = t.testdir()
   const layers = [[{ name: 'x', body: 'x' }], [{ name: 'y' }]]
   await makeImage(path.join(cwd, 'images'), 'a', { layers })
-  const before = leftovers()
   const image = ['--image', 'images:a', ...rootless]
   const used = ['--use', 'cache:dir=store', '--use', 'mtree']
 
@@ -56,6 +50,7 @@ await t.test('an image, before and after its layers are in a store', async t => 
       { index: 1, found: true },
     ],
     extractors: ['cache'],
+    rootfs: null,
     mounters: [],
     listers: ['mtree'],
   })
@@ -70,8 +65,22 @@ await t.test('an image, before and after its layers are in a store', async t => 
   t.equal(bundle.code, 0, bundle.stderr)
   t.match(bundle.stdout, /^ {2}cache +\(bundle\) keeps/m)
   t.match(bundle.stdout, /found by cache in/)
+  const json = JSON.parse(
+    (await koci(['explain', '--bundle', 'bundle', '--json'], { cwd })).stdout,
+  )
+  t.equal(json.rootfs, path.join(cwd, 'bundle/rootfs'))
   t.same(readdirSync(cwd).sort(), ['bundle', 'images', 'store'])
-  t.same(leftovers(), before)
+})
+
+await t.test('where stacked layers would be mounted', async t => {
+  const cwd = t.testdir()
+  await makeImage(path.join(cwd, 'images'), 'a', { layers: [[{ name: 'x' }]] })
+  const { stdout } = await koci(['explain', '--image', 'images:a', '--use', 'overlay'], { cwd })
+  // where there is no privilege to mount, too: it says so then, beside it
+  t.match(
+    stdout.replaceAll(/\s+/g, ' '),
+    /a mount of the layers at BUNDLE\/rootfs, which overlay/,
+  )
 })
 
 await t.test('mistakes', async t => {

@@ -355,7 +355,7 @@ await t.test(
       })
       await t.rejects(new Koci().unpack({ image, bundle: path.join(mounted, 'bundle') }), {
         code: 'ERR_KOCI_IO',
-        message: /^large: ENOSPC/,
+        message: /rootfs: there is no room left: large: ENOSPC/,
         cause: { code: 'ENOSPC' },
       })
       t.strictSame(readdirSync(mounted), [])

@@ -194,6 +194,25 @@ await t.test(
       },
     }
     await t.rejects(new Koci().use(fetcher).unpack(options), { code: 'ERR_KOCI_IO' })
+    const speaker: Driver = {
+      name: 'speaker',
+      config() {
+        throw new Error('in its own words', { cause })
+      },
+    }
+    await t.rejects(new Koci().use(speaker).unpack(options), {
+      message: 'speaker: failed in config: in its own words',
+    })
+    // the very same, in another run
+    const other: Driver = {
+      name: 'other',
+      config() {
+        throw boom
+      },
+    }
+    await t.rejects(new Koci().use(other).unpack(options), {
+      message: 'other: failed in config: boom',
+    })
   },
 )
 
