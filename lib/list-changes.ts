@@ -55,11 +55,9 @@ export async function listChanges(
 function noLister({ app }: Run, { bundle }: Context, cause?: () => unknown): () => never {
   return () => {
     const details = { subject: bundle.path, chain: app.describeChain() }
+    const reason = 'it has only some layers of its image, and nobody recorded how it was'
     if (bundle.ready?.layers)
-      throw createError('INVALID_BUNDLE', {
-        subject: bundle.path,
-        reason: 'it has only some layers of its image, and nobody recorded how it was',
-      })
+      throw createError('INVALID_BUNDLE', { subject: bundle.path, reason }, cause?.())
     throw createError('NO_DELTA_LISTER', details, cause?.())
   }
 }
@@ -113,5 +111,9 @@ async function listWithFallback(run: Run, context: DeltaContext): Promise<void> 
     }),
   )
   const end = noLister(run, context, () => failure)
-  await compose(members, { step: 'delta', abort: run.abort })(context, async () => end())
+  await compose(members, { step: 'delta', abort: run.abort })(context, async () => {
+    // its remedy is the better one
+    if (isError(failure, 'ROOTFS_NOT_MOUNTED')) throw failure
+    end()
+  })
 }

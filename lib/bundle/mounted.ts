@@ -2,6 +2,7 @@
 import { lstatSync } from 'node:fs'
 import type { Change } from '../change.ts'
 import type { Context } from '../context.ts'
+import type { Bundle } from './bundle.ts'
 import { createError, wrapError } from '../errors.ts'
 import { isMountPoint, mountedInside } from '../fs/mount-table.ts'
 import { printable } from '../text.ts'
@@ -37,16 +38,27 @@ function isDirectory(rootfs: string, rawPath: Buffer): boolean {
   return lstatSync(file, { throwIfNoEntry: false })?.isDirectory() ?? false
 }
 
+const warned = new WeakSet<Bundle>()
+
 /**
- * For every lister that looks at the rootfs.
+ * For every lister that looks at the rootfs. What changed beneath something that is mounted inside of it can't be seen: that is
+ * warned about, once.
  * @throws {ConflictError} ERR_KOCI_ROOTFS_NOT_MOUNTED for stacked layers that aren't mounted
  */
-export function assertMounted({ extraction, bundle, rootfs }: Context): void {
-  if (extraction.layering !== 'stacked') return
+export function assertMounted({ extraction, bundle, rootfs, warn }: Context): void {
+  let isThere: boolean
+  let places: string[]
   try {
-    if (isMountPoint(rootfs)) return
+    isThere = extraction.layering !== 'stacked' || isMountPoint(rootfs)
+    places = mountedInside(rootfs)
   } catch (error) {
     throw wrapError(error, rootfs)
   }
-  throw createError('ROOTFS_NOT_MOUNTED', { subject: bundle.path })
+  if (!isThere) throw createError('ROOTFS_NOT_MOUNTED', { subject: bundle.path })
+  if (places.length === 0 || warned.has(bundle)) return
+  warned.add(bundle)
+  const names = places.slice(0, 5).map(place => printable(Buffer.from(place, 'latin1')))
+  const more = places.length > names.length ? ` and ${places.length - names.length} more` : ''
+  const message = `something is mounted in ${rootfs}, at ${names.join(', ')}${more}: what changed beneath is not packed`
+  warn({ code: 'MOUNTED_INSIDE', message })
 }

@@ -1,6 +1,7 @@
 // What is in a rootfs that nothing is mounted at. Whoever works there would find none of it in the mount, nor in a layer.
 import { readdirSync, statSync } from 'node:fs'
 import { createError, wrapError } from '../../lib/errors.ts'
+import { mountedInside } from '../../lib/fs/mount-table.ts'
 import { printable } from '../../lib/text.ts'
 
 /**
@@ -10,6 +11,13 @@ import { printable } from '../../lib/text.ts'
 export function assertNothingBeneath(rootfs: string): void {
   let found: Buffer | undefined
   try {
+    // files of the host wouldn't be the bundle's
+    const [mounted] = mountedInside(rootfs)
+    if (mounted !== undefined)
+      throw createError('INVALID_BUNDLE', {
+        subject: rootfs,
+        reason: `something is mounted at ${printable(Buffer.from(mounted, 'latin1'))}, and the bundle isn't - unmount that`,
+      })
     found = findContent(Buffer.from(rootfs))
   } catch (error) {
     // it is made when something is mounted there

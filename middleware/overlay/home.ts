@@ -179,7 +179,7 @@ export class Home {
     const noted = dirs.map(dir => {
       const inside = path.relative(this.path, dir)
       // the bundle can be moved
-      return { dir: inside.startsWith('..') ? dir : inside, is: identify(dir) }
+      return { dir: isOutside(inside) ? dir : inside, is: identify(dir) }
     })
     try {
       writeFileSync(this.#lowersFile, JSON.stringify(noted), { mode: 0o600 })
@@ -188,14 +188,20 @@ export class Home {
     }
   }
 
-  /** Whether the directories that were noted last are still there, and not others by their names; true if that isn't known. */
-  hasLowers(): boolean {
+  /**
+   * Whether the directories that were noted last are still there, and not others by their names; true if that isn't known.
+   * Of a store that was moved, `layers` says where they are now.
+   */
+  hasLowers(layers: readonly Layer[]): boolean {
     try {
       const noted = JSON.parse(readFileSync(this.#lowersFile, 'utf8')) as unknown
-      return (
-        !Array.isArray(noted) ||
-        noted.every(({ dir, is }) => identify(path.resolve(this.path, String(dir))) === is)
-      )
+      if (!Array.isArray(noted)) return true
+      const isThere = ({ dir, is }: { dir: string; is: string }): boolean =>
+        identify(path.resolve(this.path, dir)) === is
+      const gone = noted.filter(each => !isThere(each))
+      if (gone.length === 0) return true
+      const moved = new Set(layers.map(({ placed }) => placed?.dir && identify(placed.dir)))
+      return gone.every(({ is }) => is !== '' && moved.has(is))
     } catch {
       return true
     }
@@ -250,6 +256,10 @@ export class Home {
     }
     this.#bundle.keep(driverName, state)
   }
+}
+
+function isOutside(relative: string): boolean {
+  return relative === '..' || relative.startsWith(`..${path.sep}`)
 }
 
 /** What tells a directory from another one that has, or had, the same name; not every file system knows when it was made. */

@@ -16,7 +16,7 @@ import {
   mountRootfs,
   unmountRootfs,
 } from './mounting.ts'
-import { unlessShown } from './shown.ts'
+import { layersGone, unlessShown } from './shown.ts'
 import { planStack } from './stack.ts'
 
 /** How bundles are kept. */
@@ -56,7 +56,7 @@ export function overlay(options: OverlayOptions = {}): Driver {
       const { inUserNamespace } = readPrivileges()
       const dialect = inUserNamespace ? 'overlay-user' : 'overlay-trusted'
       ctx.extraction.choose(driverName, 'stacked', dialect)
-      assertCanMount()
+      assertCanMount(', or leave overlay() out: layers are then merged into one directory')
       await ctx.bundle.claim(driverName)
       homeOf(ctx).make()
       await next()
@@ -83,7 +83,7 @@ export function overlay(options: OverlayOptions = {}): Driver {
     async mount(ctx, next) {
       if (!isOurs(ctx)) return next()
       assertLegible(ctx)
-      mountRootfs(ctx, homeOf(ctx))
+      mountAgain(ctx, homeOf(ctx))
     },
 
     async unmount(ctx, next) {
@@ -104,13 +104,15 @@ export function overlay(options: OverlayOptions = {}): Driver {
       try {
         ctx.changes = await listUpper({ upper: home.upper, stack, dialect, signal })
       } catch (error) {
-        throw mount ? unlessShown(error, mount) : error
+        if (!mount) throw error
+        if (!home.hasLowers(layers)) throw layersGone(ctx.rootfs, error)
+        throw unlessShown(error, mount)
       }
     },
 
     async pack(ctx, next) {
-      // what is packed is read through the mount
-      if (isOurs(ctx)) mountRootfs(ctx, homeOf(ctx))
+      // what is packed is read through the mount; all of it is in the upper directory, so that any mount of it will do
+      if (isOurs(ctx) && !findMount(ctx.rootfs, homeOf(ctx))) mountAgain(ctx, homeOf(ctx))
       await next()
       if (!isOurs(ctx) || ctx.extraction.dialect !== 'overlay-user' || !ctx.entries) return
       const { linkNames } = await import('./link-names.ts')
@@ -157,13 +159,17 @@ function assertLegible({ extraction, bundle }: Context): void {
 }
 
 /** Before anything is made. */
-function assertCanMount(): void {
+function assertCanMount(otherwise = ''): void {
   const missing = overlayObstacle()
   if (missing === undefined) return
-  throw createError('UNSUPPORTED_PLATFORM', {
-    subject: 'overlay()',
-    reason: `it needs ${missing} - run koci as root or by unshare -Urm, or leave overlay() out: layers are then merged into one directory`,
-  })
+  const reason = `it needs ${missing} - run koci as root or by unshare -Urm${otherwise}`
+  throw createError('UNSUPPORTED_PLATFORM', { subject: 'overlay()', reason })
+}
+
+/** Mounts a bundle that is there, unless it is mounted. */
+function mountAgain(ctx: Context, home: Home): void {
+  if (!findMount(ctx.rootfs, home)) assertCanMount()
+  mountRootfs(ctx, home)
 }
 
 async function extractInto(

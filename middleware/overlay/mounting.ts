@@ -28,7 +28,7 @@ export function mountRootfs(context: Context, home: Home): void {
   const { rootfs, layers, extraction } = context
   const mount = findMount(rootfs, home)
   if (mount) {
-    if (home.hasLowers()) return
+    if (home.hasLowers(layers)) return
     assertFree(mount, rootfs)
     unmount(rootfs)
   } else if (!home.isTakenDown) assertNothingBeneath(rootfs)

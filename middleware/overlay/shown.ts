@@ -18,6 +18,13 @@ export function unlessShown(error: unknown, mount: Mount): unknown {
   return createError('ROOTFS_UNREADABLE', { subject, reason }, error)
 }
 
+/** A mount of layers that were removed since: all of them look deleted. */
+export function layersGone(subject: string, cause: unknown): Error {
+  const reason =
+    'layers that are mounted there were removed - unmount the bundle, and mount it again'
+  return createError('ROOTFS_UNREADABLE', { subject, reason }, cause)
+}
+
 /** What is moved is found by a kernel that was built so, but for mounts of user namespaces. */
 function followsAlways(mount: Mount): boolean {
   if (

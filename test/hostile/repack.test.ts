@@ -348,6 +348,7 @@ const cases: Case[] = [
   {
     id: 'K07',
     what: 'what is mounted in the rootfs is not packed',
+    warns: ['MOUNTED_INSIDE'],
     skip: needsRoot,
     edit: (rootfs, { canary }) => {
       some(rootfs)

@@ -6,7 +6,15 @@ import * as fs from 'node:fs'
 import path from 'node:path'
 import t, { type Test } from 'tap'
 import { isMountPoint, mountAt } from '../../../lib/fs/mount-table.ts'
-import { Koci, listDelta, mountBundle, unmountBundle } from '../../../lib/index.ts'
+import { cstring } from '../../../lib/fs/libc.ts'
+import { setXattr } from '../../../lib/fs/xattr.ts'
+import {
+  Koci,
+  listDelta,
+  mountBundle,
+  unmountBundle,
+  type Warning,
+} from '../../../lib/index.ts'
 import { cache } from '../../../middleware/cache/index.ts'
 import { mtree } from '../../../middleware/mtree/index.ts'
 import { overlay } from '../../../middleware/overlay/index.ts'
@@ -143,6 +151,76 @@ async function inNamespace(): Promise<void> {
     const id = mountAt(rootfs)?.id
     await mountBundle(app(), { bundle })
     t.equal(mountAt(rootfs)?.id, id, 'what is as it should be stays')
+  })
+
+  await t.test('a store that was moved beneath a mount', async t => {
+    const { base, store, bundle, rootfs } = await setUp(t)
+    const id = mountAt(rootfs)?.id
+    const moved = path.join(base, 'moved')
+    fs.renameSync(store, moved)
+    const there = new Koci().use(cache({ dir: moved, durable: false })).use(overlay())
+    await mountBundle(there, { bundle })
+    t.equal(mountAt(rootfs)?.id, id, 'nothing of it is gone')
+  })
+
+  await t.test('layers that are gone are not taken for deleted by the next lister', async t => {
+    const { base, images, app, store, bundle, rootfs } = await setUp(t)
+    await unmountBundle(app(), { bundle })
+    const moved = path.join(bundle, 'overlay/upper-1/moved')
+    fs.mkdirSync(moved)
+    const name = `${rootless ? 'user' : 'trusted'}.overlay.redirect`
+    setXattr(cstring(moved), Buffer.from(name), Buffer.from('d'))
+    await mountBundle(app(), { bundle })
+    fs.rmSync(store, { recursive: true })
+    await t.rejects(app().repack({ image: `${images}:new`, bundle, fallback: true }), {
+      code: 'ERR_KOCI_ROOTFS_UNREADABLE',
+      message: /layers that are mounted there were removed - unmount the bundle, and mount/,
+    })
+    t.ok(isMountPoint(rootfs))
+    t.notOk(fs.readdirSync(base).includes('new'))
+  })
+
+  await t.test('something that is mounted where the bundle is not', async t => {
+    const { base, app, bundle, rootfs } = await setUp(t)
+    await unmountBundle(app(), { bundle })
+    const host = path.join(base, 'host')
+    fs.mkdirSync(host)
+    fs.writeFileSync(path.join(host, 'data'), 'of the host')
+    fs.mkdirSync(path.join(rootfs, 'srv'))
+    finish('mount', ['--bind', host, path.join(rootfs, 'srv')])
+    const found = {
+      code: 'ERR_KOCI_INVALID_BUNDLE',
+      message: /something is mounted at srv, and the bundle isn't - unmount that/,
+    }
+    try {
+      await t.rejects(mountBundle(app(), { bundle }), found)
+      await t.rejects(listDelta(app(), { bundle }), found)
+    } finally {
+      finish('umount', [path.join(rootfs, 'srv')])
+    }
+    await mountBundle(app(), { bundle })
+  })
+
+  await t.test('something that is mounted over what nobody can list', async t => {
+    const { base, image } = await setUp(t)
+    const bundle = path.join(base, 'plain')
+    const app = new Koci().use(mtree())
+    const warnings: Warning[] = []
+    app.on('warning', ({ data }) => {
+      warnings.push(data)
+    })
+    const { rootfs } = await app.unpack({ image, bundle, rootless })
+    const file = path.join(rootfs, 'd/x')
+    fs.writeFileSync(file, 'mine')
+    finish('mount', ['--bind', path.join(rootfs, 'e'), file])
+    t.strictSame([...(await listDelta(app, { bundle }))], [])
+    finish('umount', [file])
+    t.match(warnings, [{ code: 'MOUNTED_INSIDE', message: /at d\/x: what changed beneath/ }])
+    t.strictSame(
+      [...(await listDelta(app, { bundle }))].map(({ path }) => path),
+      ['d/x'],
+    )
+    t.equal(warnings.length, 1)
   })
 
   await t.test('something that is mounted over what changed', async t => {

@@ -198,13 +198,23 @@ async function inNamespace(): Promise<void> {
         return found.names().map(name => found.look(name)?.key?.variants.join() ?? 'none')
       }
       const bundle = path.join(base, 'bundle')
-      const { rootfs } = await chain(strip).unpack({ image, bundle, rootless })
+      const bystander: Driver = {
+        name: 'bystander',
+        unpack: (_ctx, next) => next(),
+        layer: (_ctx, next) => next(),
+      }
+      const { rootfs } = await chain(bystander, strip).unpack({ image, bundle, rootless })
       const tree = describeTree(rootfs)
       t.notOk(fs.existsSync(path.join(rootfs, 'd/secret')))
       await unmountBundle(chain(strip), { bundle })
       await mountBundle(chain(strip), { bundle })
       t.strictSame(describeTree(rootfs), tree)
       fs.writeFileSync(path.join(rootfs, 'new'), 'new')
+      await t.rejects(
+        chain().repack({ image: `${images}:new`, bundle, refresh: true }),
+        { code: 'ERR_KOCI_CHAIN_MISMATCH', message: /made with strip/ },
+        'before there is a new image',
+      )
       await chain(strip).repack({ image: `${images}:new`, bundle, refresh: true })
       t.notOk(fs.existsSync(path.join(rootfs, 'd/secret')))
       // nobody vouches for what is extracted later being what the variant names
