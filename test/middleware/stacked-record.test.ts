@@ -114,8 +114,8 @@ async function inNamespace(): Promise<void> {
     await app.unpack({ image, bundle, rootless })
     await unmountBundle(app, { bundle })
     await t.rejects(listDelta(app, { bundle, fallback: true }), {
-      code: 'ERR_KOCI_NO_DELTA_LISTER',
-      cause: { code: 'ERR_KOCI_ROOTFS_NOT_MOUNTED' },
+      code: 'ERR_KOCI_ROOTFS_NOT_MOUNTED',
+      message: /run koci mount first/,
     })
   })
 }
