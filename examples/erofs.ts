@@ -67,7 +67,10 @@ export default function erofs({
       await mkdir(path.join(staging, 'tree'))
       await rm(files, { recursive: true })
       const place = placeOf(ctx)
-      if (!existsSync(place)) await rename(staging, place)
+      // another process may be faster, and the same layer may be in the image twice
+      await rename(staging, place).catch(error => {
+        if (!existsSync(place)) throw error
+      })
       ctx.layer.move(await show(ctx, place), 'erofs')
     },
   }
