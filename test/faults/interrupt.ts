@@ -31,7 +31,8 @@ export async function meet(
     const { code, stderr } = await run(world.args(operation))
     const problems = code === 0 || isTold.test(stderr) ? [] : [`exit ${code}: ${stderr}`]
     problems.push(...world.untouched())
-    if (code !== 0) await world.run(operation)
+    // what Node does at its end can be interrupted, too, when all is done
+    if (code !== 0 && !(await world.isUnpacked(operation))) await world.run(operation)
     return [...problems, ...(await world.problems(operation))]
   } catch (error) {
     return [error instanceof Error ? error.message : String(error)]

@@ -9,6 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import path from 'node:path'
+import { Bundle } from '../../lib/bundle/bundle.ts'
 import { readMounts } from '../../lib/fs/mount-table.ts'
 import { collectGarbage } from '../../lib/layout/gc.ts'
 import { ImageLayout, Koci, listDelta, mountBundle, unmountBundle } from '../../lib/index.ts'
@@ -145,6 +146,18 @@ export class World {
       case 'gc':
         await this.#inStore(store => collect(store, { keepBytes: 0 }))
         break
+    }
+  }
+
+  /** Whether an operation that makes the bundle has made it, and it can be used: another one like it is refused then. */
+  async isUnpacked(operation: Operation): Promise<boolean> {
+    if (operation !== 'unpack' && operation !== 'extract') return false
+    try {
+      const bundle = await Bundle.open(this.bundle)
+      bundle.release()
+      return true
+    } catch {
+      return false
     }
   }
 
