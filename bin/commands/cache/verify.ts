@@ -44,10 +44,12 @@ export const verify: Command = {
       session.print(`${count('good')} good, ${count('damaged')} damaged${rest}`)
     }
     const left = verdicts.filter(({ state, repaired }) => state === 'damaged' && !repaired)
+    const [what, them] =
+      left.length === 1 ? ['a layer is', 'it'] : [`${left.length} layers are`, 'them']
     if (left.length > 0)
       throw createError('INVALID_STORE', {
         subject: paths.join(', '),
-        reason: `${left.length === 1 ? 'a layer is' : `${left.length} layers are`} damaged - koci cache verify --repair removes them`,
+        reason: `${what} damaged - koci cache verify --repair removes ${them}`,
       })
   },
 }
