@@ -7,7 +7,7 @@ import type { Lock } from '../fs/lock.ts'
 import { parseDigest, type Digest } from '../oci/digest.ts'
 import { blobPath } from './directory-source.ts'
 import type { ImageLayout } from './image-layout.ts'
-import { lockLayout, stagingPrefix, tryLockStaging } from './layout-writer.ts'
+import { lockLayout, stagingPrefix, tryLockLeftOver } from './layout-writer.ts'
 import { reachable } from './reachable.ts'
 
 /** What a collection found. */
@@ -38,11 +38,11 @@ export async function collectGarbage(
     throw createError('READ_ONLY', { subject: layout.path, reason: 'it is an archive' })
   const { root } = layout
   const layoutLock = await lockLayout(root)
-  const stagingLocks: Lock[] = []
+  const stagingLocks: Pick<Lock, 'release'>[] = []
   try {
     const staging = (await names(root)).filter(name => name.startsWith(stagingPrefix))
     for (const name of staging) {
-      const lock = tryLockStaging(join(root, name))
+      const lock = tryLockLeftOver(join(root, name))
       if (!lock) throw createError('LOCKED', { subject: layout.path })
       stagingLocks.push(lock)
     }

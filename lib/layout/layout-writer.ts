@@ -15,7 +15,8 @@ import {
   type FileHandle,
 } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { createError, wrapError } from '../errors.ts'
+import { createError, wrapError, type KociError } from '../errors.ts'
+import { isMissing } from '../fs/libc.ts'
 import { acquireLock, tryLock, type Lock } from '../fs/lock.ts'
 import { algorithmOf, type Algorithm, type Digest } from '../oci/digest.ts'
 import { encodeJson } from '../oci/json.ts'
@@ -38,9 +39,20 @@ export function lockLayout(root: string, timeoutMs = 60_000): Promise<Lock> {
   return acquireLock(join(root, 'oci-layout'), { create: false, timeoutMs })
 }
 
-/** Takes the lock that the owner of a private directory holds for as long as it lives; undefined if it does live. */
-export function tryLockStaging(path: string): Lock | undefined {
-  return tryLock(join(path, 'lock'))
+/** The lock that the owner of a private directory holds for as long as it lives. */
+const lockOf = (staging: string): string => join(staging, 'lock')
+
+/**
+ * Takes over what a writer that died left behind: undefined if its owner lives. Where there is no lock to take, the owner
+ * died before it made one, or is just removing its directory: `release` has nothing to do then.
+ */
+export function tryLockLeftOver(staging: string): Pick<Lock, 'release'> | undefined {
+  try {
+    return tryLock(lockOf(staging), { create: false })
+  } catch (error) {
+    if (isMissing((error as KociError).cause)) return { release: () => undefined }
+    throw error
+  }
 }
 
 /** Writes into one layout directory (an absolute path). */
@@ -215,7 +227,7 @@ export class LayoutWriter {
     const path = join(this.#root, `${stagingPrefix}${randomBytes(8).toString('hex')}`)
     try {
       await mkdir(path, 0o700)
-      const lock = tryLockStaging(path)
+      const lock = tryLock(lockOf(path))
       if (!lock) throw createError('LOCKED', { subject: path })
       return { path, lock }
     } catch (error) {

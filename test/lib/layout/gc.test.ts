@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { isError } from '../../../lib/errors.ts'
 import { collectGarbage, type GarbageReport } from '../../../lib/layout/gc.ts'
 import { ImageLayout } from '../../../lib/layout/image-layout.ts'
 import { dockerTypes, ociTypes } from '../../../lib/oci/media-type.ts'
@@ -80,5 +81,27 @@ await t.test('Refuses while somebody writes: blobs without a tag may get one yet
   t.same(await writer.readBlob(blob), Buffer.from('soon'))
   await writer.close()
   t.same((await collect(dir)).removed, [blob.digest])
+  t.same(readdirSync(dir).sort(), ['blobs', 'index.json', 'oci-layout'])
+})
+
+await t.test('Meets writers that are just closing', async t => {
+  const dir = makeLayout(t.testdir())
+  const write = async (): Promise<void> => {
+    for (let turn = 0; turn < 150; turn += 1) {
+      await using writer = await ImageLayout.open(dir)
+      await writer.putBlob(Buffer.from(String(turn)), 'a/b')
+    }
+  }
+  const collectAll = async (): Promise<void> => {
+    for (let turn = 0; turn < 700; turn += 1)
+      try {
+        await collect(dir)
+      } catch (error) {
+        if (!isError(error, 'LOCKED')) throw error
+      }
+  }
+  await Promise.all([write(), collectAll()])
+  await collect(dir)
+  t.same(readdirSync(join(dir, 'blobs/sha256')), [])
   t.same(readdirSync(dir).sort(), ['blobs', 'index.json', 'oci-layout'])
 })
