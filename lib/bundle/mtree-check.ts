@@ -20,7 +20,7 @@ import {
   type CString,
   type Stat,
 } from '../fs/libc.ts'
-import { openFile, withReadable } from '../fs/open-file.ts'
+import { openFile, readStated, withReadable } from '../fs/open-file.ts'
 import { withTree } from '../fs/open-tree.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { trackedXattrs } from './extra.ts'
@@ -241,7 +241,8 @@ class Check {
     set('nlink', () => String(stat.nlink))
     set('time', () => `${seconds}.${String(nanoseconds).padStart(9, '0')}`)
     set('tar_time', () => `${seconds}.000000000`)
-    if (type === S_IFLNK) set('link', () => encode(readlinkat(dirfd, name)))
+    if (type === S_IFLNK)
+      set('link', () => encode(readStated(name.subarray(0, -1), () => readlinkat(dirfd, name))))
     if (type === S_IFREG) await this.#addDigests(dirfd, name, stat, found)
     if (this.#wanted.has('xattr')) this.#addXattrs(dirfd, name, stat, expected, found)
     return found
@@ -274,7 +275,7 @@ class Check {
       this.#wanted.has(keyword) ? [[keyword, createHash(algorithm)]] : [],
     )
     if (hashes.length === 0) return
-    const fd = openFile(dirfd, name, stat)
+    const fd = readStated(name.subarray(0, -1), () => openFile(dirfd, name, stat))
     try {
       const buffer = Buffer.allocUnsafe(1 << 20)
       for (let at = 0; ;) {

@@ -26,7 +26,7 @@ import {
   type Stat,
 } from '../fs/libc.ts'
 import type { XattrReader } from '../fs/entry-xattrs.ts'
-import { openFile, withReadable } from '../fs/open-file.ts'
+import { openFile, readStated, withReadable } from '../fs/open-file.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { tryStat } from '../fs/stat.ts'
 import { errno } from '../fs/syscall.ts'
@@ -79,7 +79,10 @@ export function statEntry(fd: number, name: CString): Stat | undefined {
   throw new SystemCallError(stat, 'statx', name)
 }
 
-/** What an entry has beside its columns. `fd` is its directory's. Throws a SystemCallError. */
+/**
+ * What an entry has beside its columns. `fd` is its directory's. Throws a SystemCallError.
+ * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED if it isn't the link that was stat'ed any more
+ */
 export function extraOf(
   fd: number,
   name: CString,
@@ -89,7 +92,10 @@ export function extraOf(
   // user.* attributes need the permission to read
   const xattrs = withReadable(fd, name, stat, () => reader.of(fd, name))
   const type = stat.mode & S_IFMT
-  if (type === S_IFLNK) return { rawLinkname: readlinkat(fd, name), xattrs }
+  if (type === S_IFLNK) {
+    const rawLinkname = readStated(bytesOf(name), () => readlinkat(fd, name))
+    return { rawLinkname, xattrs }
+  }
   if (type === S_IFCHR || type === S_IFBLK)
     return { device: [stat.rdevMajor, stat.rdevMinor], xattrs }
   return xattrs.length > 0 ? { xattrs } : undefined
@@ -114,7 +120,7 @@ export class FileHasher {
     const key = stat.nlink > 1 ? `${stat.dev} ${stat.ino} ${stat.size} ${stat.mtime}` : ''
     const known = key === '' ? undefined : this.#linked.get(key)
     if (known) return known
-    const file = openStated(fd, name, stat)
+    const file = readStated(bytesOf(name), () => openFile(fd, name, stat))
     try {
       assertSame(statx(file), stat, name)
       const hash = createHash('sha256')
@@ -136,24 +142,17 @@ export class FileHasher {
   }
 }
 
-function openStated(fd: number, name: CString, stat: Stat): number {
-  try {
-    return openFile(fd, name, stat)
-  } catch (error) {
-    const { code } = error as SystemCallError
-    if (code === 'ENOENT' || code === 'ELOOP' || code === 'ENXIO')
-      throw createError('FILE_CHANGED', { subject: name.subarray(0, -1) }, error)
-    throw error
-  }
-}
-
 function assertSame(now: Stat, then: Stat, name: CString): void {
   const isSame =
     now.ino === then.ino &&
     now.size === then.size &&
     now.mtime === then.mtime &&
     (now.mode & S_IFMT) === S_IFREG
-  if (!isSame) throw createError('FILE_CHANGED', { subject: name.subarray(0, -1) })
+  if (!isSame) throw createError('FILE_CHANGED', { subject: bytesOf(name) })
+}
+
+function bytesOf(name: CString): Buffer {
+  return name.subarray(0, -1)
 }
 
 /** What may say that something is to stop: an AbortSignal, or what a worker has instead. */

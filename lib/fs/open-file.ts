@@ -1,4 +1,5 @@
-// Reading files of a rootfs, even those whose mode bars their owner.
+// Reading what was just stat'ed in a rootfs: even files whose mode bars their owner, and though somebody may work in it.
+import { createError } from '../errors.ts'
 import {
   check,
   errno,
@@ -57,4 +58,25 @@ export function withReadable<Result>(
       check(sys.fchmodat(dirfd, name, mode), 'fchmodat', name)
     }
   }
+}
+
+/**
+ * Runs what opens or reads an entry that was just listed, or stat'ed.
+ * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED where the entry is gone, or isn't of that type any more
+ */
+export function readStated<Result>(subject: Uint8Array, read: () => Result): Result {
+  try {
+    return read()
+  } catch (error) {
+    if (isReplaced(error)) throw createError('FILE_CHANGED', { subject }, error)
+    throw error
+  }
+}
+
+const replaced = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'ESTALE'])
+
+function isReplaced(error: unknown): boolean {
+  if (!(error instanceof SystemCallError)) return false
+  // what isn't a link can't be read as one
+  return replaced.has(error.code) || (error.code === 'EINVAL' && error.syscall === 'readlinkat')
 }

@@ -16,7 +16,7 @@ import {
   type CString,
   type Stat,
 } from '../fs/libc.ts'
-import { openFile, withReadable } from '../fs/open-file.ts'
+import { openFile, readStated, withReadable } from '../fs/open-file.ts'
 import { closeTree, openTree } from '../fs/open-tree.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { xattrTarget } from '../fs/xattr.ts'
@@ -29,9 +29,6 @@ import { decodeRootlessOwner, rootlessXattr } from './rootless-owner.ts'
 
 const pieceSize = 1 << 20
 const slash = 0x2f
-
-/** What opening a name tells of something that isn't any more what it was. */
-const goneCodes = new Set<string | undefined>(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'ESTALE'])
 
 /** What never enters a layer: labels and lists that belong to the machine. */
 const machineXattrs = new Set(['security.selinux', 'system.nfs4_acl'])
@@ -184,13 +181,13 @@ class Packer {
 
   #at<T>(rawPath: Buffer, use: (dirfd: number, name: CString) => T): T {
     try {
-      const end = rawPath.lastIndexOf(slash)
-      const name = cstring(rawPath.length === 0 ? '.' : rawPath.subarray(end + 1))
-      const node = this.#directory(rawPath.subarray(0, Math.max(end, 0)))
-      return this.#root.pinned(node, dirfd => use(dirfd, name))
+      return readStated(rawPath, () => {
+        const end = rawPath.lastIndexOf(slash)
+        const name = cstring(rawPath.length === 0 ? '.' : rawPath.subarray(end + 1))
+        const node = this.#directory(rawPath.subarray(0, Math.max(end, 0)))
+        return this.#root.pinned(node, dirfd => use(dirfd, name))
+      })
     } catch (error) {
-      if (goneCodes.has((error as NodeJS.ErrnoException).code))
-        throw createError('FILE_CHANGED', { subject: rawPath }, error)
       throw wrapError(error, rawPath)
     }
   }

@@ -23,7 +23,7 @@ import {
   type CString,
   type Stat,
 } from '../../lib/fs/libc.ts'
-import { openFile } from '../../lib/fs/open-file.ts'
+import { openFile, readStated } from '../../lib/fs/open-file.ts'
 import { closeTree, openTree } from '../../lib/fs/open-tree.ts'
 import type { DirNode, Rooted } from '../../lib/fs/rooted.ts'
 import { readEntries } from '../../lib/fs/walk.ts'
@@ -165,7 +165,7 @@ class UpperWalk implements Disposable {
       }
     }
     const fd = this.#upper.fdOf(node)
-    const stat = statx(fd, name)
+    const stat = readStated(path, () => statx(fd, name))
     if (isWhiteoutDevice(stat)) {
       if (below?.child(listed.name)) this.#add('D', path)
       return
@@ -230,8 +230,10 @@ class UpperWalk implements Disposable {
     )
       return false
     return lower.at((dirfd, lowerName = cstring('.')) => {
-      if (type === S_IFLNK && !readlinkat(fd, name).equals(readlinkat(dirfd, lowerName)))
-        return false
+      if (type === S_IFLNK) {
+        const target = readStated(name.subarray(0, -1), () => readlinkat(fd, name))
+        if (!target.equals(readlinkat(dirfd, lowerName))) return false
+      }
       const below = readXattrs(xattrTarget(dirfd, lowerName))
       return isSameXattrs(
         countingXattrs(xattrs, this.#dialect),
@@ -247,7 +249,7 @@ class UpperWalk implements Disposable {
     stat: Stat,
     lower: LowerEntry,
   ): Promise<void> {
-    const upperFile = openFile(this.#upper.fdOf(node), name, stat)
+    const upperFile = readStated(path, () => openFile(this.#upper.fdOf(node), name, stat))
     try {
       const lowerFile = lower.at((dirfd, lowerName = cstring('.')) =>
         openFile(dirfd, lowerName, lower.stat),
