@@ -1,6 +1,6 @@
 // Garbage collection. What a bundle has a lease for, what a running process has locked, and what is mounted is never taken,
 // whatever the clock says; that a bundle is gone is believed only after it was missed several times.
-import { rmSync, statSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { uptime } from 'node:os'
 import path from 'node:path'
 import { bundleKeeps, isGone, missAgain } from '../../lib/bundle/missing.ts'
@@ -101,7 +101,8 @@ class Collection {
     const found = this.#store.names().flatMap((name): Candidate[] => {
       const completion = this.#store.look(name)
       if (!completion) return []
-      const { mtimeMs } = statSync(this.#store.completion(name))
+      const mtimeMs = this.#store.usedMs(name)
+      if (mtimeMs === undefined) return []
       return [
         {
           name,

@@ -1,5 +1,4 @@
 // What is in a store, for people and programs; and removing single layers.
-import { statSync } from 'node:fs'
 import { createError } from '../../lib/errors.ts'
 import type { StoredLayer } from '../../lib/stored-layers.ts'
 import { isTrusted, readCompletion, type Completion } from './completion.ts'
@@ -12,11 +11,12 @@ export async function listLayers(store: Store): Promise<StoredLayer[]> {
   const leases = [...(await readLeases(store)).values()]
   return store.names().flatMap(name => {
     const found = readCompletion(store.completion(name))
-    if (!found) return []
+    const usedMs = store.usedMs(name)
+    if (!found || usedMs === undefined) return []
     const bundles = leases
       .filter(({ layers }) => layers.includes(name))
       .map(({ bundle }) => bundle)
-    return [describe(store, name, found, bundles)]
+    return [describe(name, found, usedMs, bundles)]
   })
 }
 
@@ -42,9 +42,9 @@ export async function removeLayer(store: Store, { name }: StoredLayer): Promise<
 }
 
 function describe(
-  store: Store,
   name: string,
   found: Completion,
+  usedMs: number,
   bundles: readonly string[],
 ): StoredLayer {
   const { key, diffID, blob, record, stored } = found
@@ -58,7 +58,7 @@ function describe(
     entries: record.entries,
     bytes: record.bytes,
     stored,
-    used: new Date(statSync(store.completion(name)).mtimeMs).toISOString(),
+    used: new Date(usedMs).toISOString(),
     trusted: isTrusted(found),
     bundles,
   }

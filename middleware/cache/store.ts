@@ -112,7 +112,7 @@ export class Store {
 
   /** The names of all layers that are, or once were, complete. */
   names(): string[] {
-    return readdirSync(path.join(this.path, 'layers'))
+    return this.#layers()
       .filter(name => name.endsWith('.json') && namePattern.test(name.slice(0, -5)))
       .map(name => name.slice(0, -5))
       .sort()
@@ -120,8 +120,23 @@ export class Store {
 
   /** As `names`, and those of which there is something else only: a layer that isn't complete, or isn't any more. */
   allNames(): string[] {
-    const found = readdirSync(path.join(this.path, 'layers')).map(name => name.slice(0, 32))
+    const found = this.#layers().map(name => name.slice(0, 32))
     return [...new Set(found)].filter(name => namePattern.test(name)).sort()
+  }
+
+  /** When a layer was used last, in milliseconds since 1970; undefined if it was removed meanwhile. */
+  usedMs(name: string): number | undefined {
+    return statSync(this.completion(name), { throwIfNoEntry: false })?.mtimeMs
+  }
+
+  /** What is in `layers/`; nothing where somebody is just making the store. */
+  #layers(): string[] {
+    try {
+      return readdirSync(path.join(this.path, 'layers'))
+    } catch (error) {
+      if (isMissing(error)) return []
+      throw error
+    }
   }
 
   /** What was recorded of a layer when it was stored; undefined if the record doesn't fit any more, or not here. */

@@ -1,8 +1,9 @@
 // Verification: every name, byte, mode, owner, attribute and time of a stored layer against its record. Nothing is trusted
 // for being as old as it was.
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { compareTree } from '../../lib/bundle/compare-tree.ts'
 import type { TreeRecord } from '../../lib/bundle/record.ts'
+import type { Lock } from '../../lib/fs/lock.ts'
 import { withTree } from '../../lib/fs/open-tree.ts'
 import type { Problem, Verdict, VerifyOptions } from '../../lib/stored-layers.ts'
 import { toText } from '../../lib/text.ts'
@@ -22,8 +23,9 @@ export async function* verify(
 ): AsyncGenerator<Verdict, void, undefined> {
   for (const name of options.names ?? store.allNames()) {
     const verdict = await verifyLayer(store, name, options.signal)
+    if (!verdict) continue
     const isRepaired = verdict.state === 'damaged' && options.repair === true
-    yield isRepaired ? { ...verdict, repaired: await repair(store, name) } : verdict
+    yield isRepaired ? await repair(store, name, verdict, options.signal) : verdict
   }
 }
 
@@ -33,8 +35,18 @@ async function verifyLayer(
   store: Store,
   name: string,
   signal: AbortSignal | undefined,
-): Promise<Verdict> {
+): Promise<Verdict | undefined> {
   using lock = store.tryLock(name, { shared: true })
+  return await inspect(store, name, lock, signal)
+}
+
+/** Undefined for what was removed since its name was read. */
+async function inspect(
+  store: Store,
+  name: string,
+  lock: Lock | undefined,
+  signal: AbortSignal | undefined,
+): Promise<Verdict | undefined> {
   const found = readCompletion(store.completion(name))
   const verdict = (state: Verdict['state'], ...problems: Problem[]): Verdict => ({
     name,
@@ -44,6 +56,7 @@ async function verifyLayer(
     repaired: false,
   })
   if (!lock) return verdict('busy')
+  if (!store.has(name) && !existsSync(store.layer(name))) return undefined
   const isNamed = found !== undefined && (found.key === null || nameOfKey(found.key) === name)
   if (!isNamed) return verdict('damaged', { kind: 'no record', path: '' })
   if (!isTrusted(found)) return verdict('outdated')
@@ -81,9 +94,17 @@ function* relinked(record: TreeRecord, inodes: BigUint64Array): Generator<Proble
   }
 }
 
-async function repair(store: Store, name: string): Promise<boolean> {
+/** Removes what is still damaged: between the verdict and the lock somebody else may have repaired it, and stored it anew. */
+async function repair(
+  store: Store,
+  name: string,
+  seen: Verdict,
+  signal: AbortSignal | undefined,
+): Promise<Verdict> {
   using lock = store.tryLock(name, { shared: false })
-  if (!lock) return false
+  if (!lock) return seen
+  const verdict = await inspect(store, name, lock, signal)
+  if (verdict && verdict.state !== 'damaged') return verdict
   await store.retire(name)
-  return true
+  return { ...seen, repaired: true }
 }

@@ -19,6 +19,8 @@ import { cstring } from '../../../lib/fs/libc.ts'
 import { setxattr } from '../../../lib/fs/xattr-calls.ts'
 import { verify } from '../../../middleware/cache/verify.ts'
 import { readCompletion } from '../../../middleware/cache/completion.ts'
+import { listLayers } from '../../../middleware/cache/list.ts'
+import type { Store } from '../../../middleware/cache/store.ts'
 import { amend, Workshop } from '../../support/store.ts'
 import { makeMemoryDir } from '../../support/memory-dir.ts'
 
@@ -241,4 +243,51 @@ await t.test('is not fooled by reading, and leaves what is locked alone', async 
   t.same(shop.names, [name])
   amend(shop.store, name, { boot: 'x', durable: false })
   t.match(await verdicts(), [{ state: 'outdated' }])
+})
+
+/** Does something as soon as a lock of this kind is asked for, before it is given. */
+function before(shared: boolean, act: () => void): Store {
+  const { store } = shop
+  const tryLock = store.tryLock.bind(store)
+  let isDone = false
+  store.tryLock = (name, options) => {
+    if (options.shared === shared && !isDone) {
+      isDone = true
+      act()
+    }
+    return tryLock(name, options)
+  }
+  return store
+}
+
+await t.test('what is repaired and stored anew before the lock is had stays', async t => {
+  const { layers } = await shop.unpack()
+  const name = shop.store.nameOf(layers[0]?.placed?.dir) ?? ''
+  const tree = shop.store.tree(name)
+  const file = `${tree}/d/f`
+  hidden(file, () => writeFileSync(file, 'Content'))
+  const store = before(false, () => hidden(file, () => writeFileSync(file, 'content')))
+  const found = await Array.fromAsync(verify(store, { repair: true }))
+  t.match(found, [{ state: 'good', problems: [], repaired: false }])
+  t.same(shop.names, [name])
+})
+
+await t.test('what is removed meanwhile is not damaged', async t => {
+  await shop.unpack()
+  const store = before(true, () => {
+    for (const name of shop.names) {
+      rmSync(shop.store.completion(name))
+      rmSync(shop.store.layer(name), { recursive: true })
+    }
+  })
+  t.same(await Array.fromAsync(verify(store)), [])
+})
+
+await t.test('a store that is just being made has no layers', async t => {
+  await shop.unpack()
+  const { store } = shop
+  rmSync(path.join(shop.dir, 'v1/layers'), { recursive: true })
+  t.same(store.names(), [])
+  t.same(await listLayers(store), [])
+  t.same(await verdicts(), [])
 })
