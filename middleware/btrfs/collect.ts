@@ -1,7 +1,7 @@
 // Garbage collection. A bundle needs its base, and the chain that this is the same as takes no room of its own meanwhile; a
 // chain stays as long as one on top of it does, for the same reason. So those on top go first. What a running process has
 // locked is never taken, and that a bundle is gone is believed only after it was missed several times.
-import { rmSync, statSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { bundleKeeps, isGone, missAgain } from '../../lib/bundle/missing.ts'
 import { wrapError } from '../../lib/errors.ts'
 import { chainIDs } from '../../lib/oci/chain-id.ts'
@@ -88,8 +88,9 @@ class Collection {
   #candidates(): Candidate[] {
     const found = new Map<string, Candidate>()
     for (const [name, chain] of this.#store.chains()) {
-      const { mtimeMs } = statSync(this.#store.chainFile(name))
-      const used = Math.min(mtimeMs, this.#now)
+      const usedMs = this.#store.usedMs(name)
+      if (usedMs === undefined) continue
+      const used = Math.min(usedMs, this.#now)
       found.set(name, { name, chain, bytes: bytesOf(chain), used })
     }
     for (const { chain, used } of found.values())
@@ -131,20 +132,22 @@ class Collection {
   async #dropBases(): Promise<number> {
     const store = this.#store
     let count = 0
-    for (const [name, base] of store.bases()) {
-      const { missed, ...rest } = base
-      if (bundleKeeps(base.bundle, driverName, kept => isBase(kept, name))) {
-        if (missed) await store.rewriteBase(name, rest)
+    for (const [name, seen] of store.bases()) {
+      if (isBundleThere(name, seen) && !seen.missed) continue
+      // of a bundle that is being made, or is somewhere else and used there
+      using lock = store.tryAlone(name)
+      // who worked on it may have ended between the look and the lock
+      const base = lock && store.base(name)
+      if (!base) {
+        if (!lock) this.#busy.push(name)
         continue
       }
+      const { missed, ...rest } = base
       const again = missAgain(missed, this.#now)
-      if (this.#options.dropMissing === true || isGone(again, this.#now)) {
-        // of a bundle that is being made, or is somewhere else and used there
-        using lock = store.tryAlone(name)
-        if (lock) {
-          store.removeBase(name)
-          count += 1
-        } else this.#busy.push(name)
+      if (isBundleThere(name, base)) await store.rewriteBase(name, rest)
+      else if (this.#options.dropMissing === true || isGone(again, this.#now)) {
+        store.removeBase(name)
+        count += 1
       } else await store.rewriteBase(name, { ...rest, missed: again })
     }
     return count
@@ -161,6 +164,10 @@ function namesBelow({ key, diffIDs }: Chain): string[] {
   return chainIDs(diffIDs)
     .slice(0, -1)
     .map(chain => nameOfKey({ ...key, chain }))
+}
+
+function isBundleThere(name: string, { bundle }: Base): boolean {
+  return bundleKeeps(bundle, driverName, kept => isBase(kept, name))
 }
 
 function isBase(kept: unknown, name: string): boolean {

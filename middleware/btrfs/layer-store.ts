@@ -1,5 +1,4 @@
 // The store as `koci cache` has it: each chain counts as what its topmost layer added.
-import { statSync } from 'node:fs'
 import { createError } from '../../lib/errors.ts'
 import type { LayerStore, StoredLayer } from '../../lib/stored-layers.ts'
 import { basesOf, bytesOf, collect } from './collect.ts'
@@ -19,7 +18,7 @@ export async function findLayerStore(
       driver: driverName,
       path: store.path,
       list: async () =>
-        [...store.chains()].map(([name, chain]) => describe(store, name, chain)),
+        [...store.chains()].flatMap(([name, chain]) => describe(store, name, chain) ?? []),
       collect: options => collect(store, options),
       verify: options => verify(store, options),
       remove: async layer => remove(store, layer),
@@ -28,7 +27,10 @@ export async function findLayerStore(
   )
 }
 
-function describe(store: Store, name: string, chain: Chain): StoredLayer {
+/** Undefined for what was removed meanwhile. */
+function describe(store: Store, name: string, chain: Chain): StoredLayer | undefined {
+  const usedMs = store.usedMs(name)
+  if (usedMs === undefined) return undefined
   const { key, diffIDs, reports, blob, stored } = chain
   return {
     name,
@@ -40,7 +42,7 @@ function describe(store: Store, name: string, chain: Chain): StoredLayer {
     entries: reports.at(-1)?.entries ?? 0,
     bytes: bytesOf(chain),
     stored,
-    used: new Date(statSync(store.chainFile(name)).mtimeMs).toISOString(),
+    used: new Date(usedMs).toISOString(),
     trusted: store.isSound(chain),
     bundles: basesOf(store, name).map(({ bundle }) => bundle),
   }

@@ -125,10 +125,12 @@ export class UnpackRun {
   }
 
   /** Makes everything count: the chains, and the base of the bundle. */
-  async finish({ bundle, extraction, defer, rootfs, layers }: Context): Promise<void> {
+  async finish({ bundle, extraction, defer, rootfs, layers, signal }: Context): Promise<void> {
     const base = this.#store.nameSnapshot()
     createSnapshot(rootfs, this.#store.snapshot(base), { readOnly: true })
     defer(() => this.#store.removeBase(base))
+    // before it has a name: until the bundle says that it is its base, it looks as if it were that of one that is gone
+    await this.#store.holdNew(base, signal)
     const isWhole = this.#reports?.length === layers.length && extraction.variants.length === 0
     const top = layers.at(-1)
     await this.#store.publish(this.#chains, {
@@ -136,7 +138,6 @@ export class UnpackRun {
       bundle: bundle.path,
       chain: isWhole && top ? nameOfKey(keyOf(top.chainID, extraction)) : null,
     })
-    this.#store.hold(base)
     const state: State = { base, reports: (isWhole && this.#reports) || null }
     bundle.keep(driverName, state)
   }
@@ -225,8 +226,8 @@ export class RepackRun {
     ctx.defer(() => this.#store.removeBase(base))
     const { path } = bundle
     const chain = this.#chain
+    await this.#store.holdNew(base, ctx.signal)
     await this.#store.publish([], { ...this.#store.identify(base), bundle: path, chain })
-    this.#store.hold(base)
     const state: State = { base, reports: this.#reports }
     bundle.keep(driverName, state)
     bundle.discard(() => this.#store.removeBase(this.state.base))

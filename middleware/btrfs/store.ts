@@ -153,6 +153,11 @@ export class Store {
     return lock !== undefined
   }
 
+  /** Shares the lock of a base before it is made. Whoever clears locks away may have it for a moment. */
+  async holdNew(name: string, signal: AbortSignal): Promise<void> {
+    this.#locks.set(name, await acquireLock(this.#lockFile(name), { shared: true, signal }))
+  }
+
   /**
    * Waits for the right to make these chains, each on top of the one before; false, without it, as soon as one of them is there
    * after all. All who want them take the locks in this order, so nobody waits for somebody who waits for him.
@@ -191,6 +196,16 @@ export class Store {
   /** What is said of all chains, by name; their snapshots may be gone. */
   chains(): Map<string, Chain> {
     return namedIn(path.join(this.path, 'chains'), name => readChain(this.chainFile(name)))
+  }
+
+  /** When a chain was used last, in milliseconds since 1970; undefined if it was removed meanwhile. */
+  usedMs(name: string): number | undefined {
+    return statSync(this.chainFile(name), { throwIfNoEntry: false })?.mtimeMs
+  }
+
+  /** What is said of a base; undefined if there is none. */
+  base(name: string): Base | undefined {
+    return readBase(this.baseFile(name))
   }
 
   /** What is said of all bases. */

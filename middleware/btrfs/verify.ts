@@ -15,16 +15,18 @@ export async function* verify(
 ): AsyncGenerator<Verdict, void, undefined> {
   for (const name of names) {
     const verdict = await verifyChain(store, name, signal)
+    if (!verdict) continue
     const isRepaired = verdict.state === 'damaged' && repair && remove(store, name)
     yield { ...verdict, repaired: isRepaired }
   }
 }
 
+/** Undefined for what was removed since its name was read. */
 async function verifyChain(
   store: Store,
   name: string,
   signal: AbortSignal | undefined,
-): Promise<Verdict> {
+): Promise<Verdict | undefined> {
   const isHeld = store.hold(name)
   try {
     const found = store.chain(name)
@@ -36,6 +38,7 @@ async function verifyChain(
       repaired: false,
     })
     if (!isHeld) return verdict('busy')
+    if (store.usedMs(name) === undefined) return undefined
     if (!found) return verdict('damaged', { kind: 'no record', path: '' })
     if (!store.has(found)) return verdict('damaged', { kind: 'no tree', path: '' })
     if (!store.isSound(found)) return verdict('damaged', { kind: 'changed', path: '' })
