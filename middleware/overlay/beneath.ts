@@ -1,5 +1,5 @@
 // What is in a rootfs that nothing is mounted at. Whoever works there would find none of it in the mount, nor in a layer.
-import { readdirSync, statSync } from 'node:fs'
+import { lstatSync, readdirSync, type Dirent } from 'node:fs'
 import { createError, wrapError } from '../../lib/errors.ts'
 import { mountedInside } from '../../lib/fs/mount-table.ts'
 import { printable } from '../../lib/text.ts'
@@ -36,10 +36,22 @@ export function assertNothingBeneath(rootfs: string): void {
 function findContent(top: Buffer): Buffer | undefined {
   const rest = [top]
   for (let directory = rest.pop(); directory; directory = rest.pop())
-    for (const entry of readdirSync(directory, { withFileTypes: true, encoding: 'buffer' })) {
+    for (const entry of entriesOf(directory, directory.length === top.length)) {
       const path = Buffer.concat([directory, Buffer.from('/'), entry.name])
       if (entry.isDirectory()) rest.push(path)
-      else if (!entry.isFile() || statSync(path).size > 0) return path
+      else if (!entry.isFile() || (lstatSync(path, { throwIfNoEntry: false })?.size ?? 0) > 0)
+        return path
     }
   return undefined
+}
+
+/** What is in a directory; nothing where somebody removed it meanwhile, but for the topmost one. */
+function entriesOf(directory: Buffer, isTop: boolean): Dirent<Buffer>[] {
+  try {
+    return readdirSync(directory, { withFileTypes: true, encoding: 'buffer' })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (!isTop && (code === 'ENOENT' || code === 'ENOTDIR')) return []
+    throw error
+  }
 }

@@ -55,7 +55,12 @@ export function unmountRootfs({ rootfs, bundle }: Context, home: Home): void {
   if (!mount) return
   // what an unpack that failed had mounted goes away with its bundle
   if (!bundle.hasClaimed('rootfs')) assertFree(mount, rootfs)
-  unmount(rootfs)
+  try {
+    unmount(rootfs)
+  } catch (error) {
+    // somebody else was quicker
+    if (findMount(rootfs)) throw error
+  }
   home.isTakenDown = true
 }
 
