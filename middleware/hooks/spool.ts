@@ -72,12 +72,13 @@ export class NamedList implements AsyncDisposable {
     encode: (item: T) => Buffer,
   ): Promise<NamedList> {
     const list = new NamedList(await mkdtemp(path.join(tmpdir(), 'koci-hooks-')))
-    const file = await open(list.path, 'wx', 0o600)
     try {
+      await using file = await open(list.path, 'wx', 0o600)
       await file.writeFile(pieces(map(items, encode)))
       return list
-    } finally {
-      await file.close()
+    } catch (error) {
+      await list[Symbol.asyncDispose]()
+      throw error
     }
   }
 
