@@ -2,7 +2,7 @@
 // isn't reported again for every image that has it.
 import { readdir } from 'node:fs/promises'
 import path from 'node:path'
-import { createError, wrapError, type KociError } from '../errors.ts'
+import { createError, isError, wrapError, type KociError } from '../errors.ts'
 import { Layer } from '../layer/layer.ts'
 import { chainIDs } from '../oci/chain-id.ts'
 import { describe, type Descriptor } from '../oci/descriptor.ts'
@@ -154,8 +154,12 @@ class Verification {
             offset: 0,
             size: Infinity,
           }
-          const found = await hashLocation(location, algorithmOf(digest), subject)
-          if (found !== digest)
+          const found = await hashLocation(location, algorithmOf(digest), subject).catch(
+            // nothing leads to it: somebody collects garbage
+            error => (isError(error, 'BLOB_NOT_FOUND') ? undefined : Promise.reject(error)),
+          )
+          if (found === undefined) this.#blobs.delete(digest)
+          else if (found !== digest)
             throw createError('DIGEST_MISMATCH', { subject, found, expected: digest })
         })
   }
