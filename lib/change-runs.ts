@@ -15,6 +15,7 @@ export interface Run {
 
 const isOpaque = 1
 const hasAlias = 2
+const isLeaf = 4
 const kindAt = 4
 const flagsAt = 5
 const pathAt = 10
@@ -237,10 +238,11 @@ function lengthOf({ rawPath, aliasOf = [] }: Change): number {
 }
 
 function encode(each: Change, bytes: Buffer, start: number): void {
-  const { kind, rawPath, aliasOf, opaque } = each
+  const { kind, rawPath, aliasOf, opaque, leaf } = each
   bytes.writeUInt32LE(lengthOf(each), start)
   bytes[start + kindAt] = kind.charCodeAt(0)
-  bytes[start + flagsAt] = (opaque ? isOpaque : 0) | (aliasOf ? hasAlias : 0)
+  bytes[start + flagsAt] =
+    (opaque ? isOpaque : 0) | (aliasOf ? hasAlias : 0) | (leaf ? isLeaf : 0)
   let at = start + flagsAt + 1
   for (const path of aliasOf ? [rawPath, ...aliasOf] : [rawPath]) {
     bytes.writeUInt32LE(path.length, at)
@@ -262,5 +264,7 @@ function decode(bytes: Buffer, start: number): Change {
   }
   const [rawPath, ...aliasOf] = paths as [Buffer, ...Buffer[]]
   const made = change(kind, rawPath, (flags & hasAlias) === 0 ? undefined : aliasOf)
-  return (flags & isOpaque) === 0 ? made : { ...made, opaque: true }
+  if ((flags & (isOpaque | isLeaf)) === 0) return made
+  const opaque = (flags & isOpaque) !== 0
+  return { ...made, ...(opaque && { opaque }), ...((flags & isLeaf) !== 0 && { leaf: true }) }
 }

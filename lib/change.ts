@@ -12,6 +12,9 @@ import { toText } from './text.ts'
  * is packed for the sake of the link. It counts only while one of them does.
  *
  * `opaque` is set on a directory of which nothing is left that was in it: what is in it now is all listed.
+ *
+ * `leaf` is set by listers that looked, on what was no directory then: if it is one when it is packed, what is in it
+ * isn't listed, and that is ERR_KOCI_FILE_CHANGED.
  */
 export interface Change {
   readonly kind: 'A' | 'M' | 'D'
@@ -19,6 +22,7 @@ export interface Change {
   readonly path: string
   readonly aliasOf?: readonly Buffer[]
   readonly opaque?: boolean
+  readonly leaf?: boolean
 }
 
 /** Makes a change; `path` is derived from the bytes. */
@@ -28,4 +32,13 @@ export function change(
   aliasOf?: readonly Buffer[],
 ): Change {
   return { kind, rawPath, path: toText(rawPath), ...(aliasOf && { aliasOf }) }
+}
+
+/** Makes a change of what is no directory. */
+export function leafChange(
+  kind: 'A' | 'M',
+  rawPath: Buffer,
+  aliasOf?: readonly Buffer[],
+): Change {
+  return { ...change(kind, rawPath, aliasOf), leaf: true }
 }

@@ -1,9 +1,10 @@
 // The record after a repack: the old one with the packed changes applied. Only what was packed is looked at, so that
 // changes which were not (masked, filtered) are found again next time; everything else is copied in whole blocks.
 import type { Change } from '../change.ts'
-import { createError, wrapError } from '../errors.ts'
+import { createError } from '../errors.ts'
 import { readXattrs, XattrReader } from '../fs/entry-xattrs.ts'
 import { cstring, S_IFDIR, S_IFMT, S_IFREG, type CString, type Stat } from '../fs/libc.ts'
+import { scanError } from '../fs/open-file.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { RecordBuilder } from './record-builder.ts'
 import type { KnownHashes } from './record-tree.ts'
@@ -48,7 +49,7 @@ export async function applyChanges(
   try {
     return await new Application(root, record, options, subject).run(changeTree(changes))
   } catch (error) {
-    throw wrapError(error, subject)
+    throw scanError(error, subject)
   }
 }
 

@@ -1,11 +1,12 @@
 // Compares a tree on disk with its record. An entry whose inode, size and times are those recorded is unchanged,
 // metadata and content, because every change moves the ctime; only what isn't so is looked at and read. A directory
 // that is unchanged in that sense still has the recorded names, so it isn't even listed.
-import { change, type Change } from '../change.ts'
+import { change, leafChange, type Change } from '../change.ts'
 import { ChangeSorter, type ChangeList } from '../change-list.ts'
-import { createError, isError, wrapError } from '../errors.ts'
+import { createError, isError } from '../errors.ts'
 import { readXattrs, XattrReader } from '../fs/entry-xattrs.ts'
 import { S_IFDIR, S_IFMT, S_IFREG, type CString, type Stat } from '../fs/libc.ts'
+import { scanError } from '../fs/open-file.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { EntryComparison, type Verdict } from './compare-entry.ts'
 import type { Extra } from './extra.ts'
@@ -68,7 +69,7 @@ export async function compareTree(
     using comparison = new Comparison(root, record, options, subject)
     return await comparison.run()
   } catch (error) {
-    throw wrapError(error, subject)
+    throw scanError(error, subject)
   }
 }
 
@@ -213,7 +214,10 @@ class Comparison implements Disposable {
     if (!stat) {
       if (row !== -1 || kind === 'M') this.#add('D', frame.path, name)
     } else if ((stat.mode & S_IFMT) === S_IFDIR) throw changed(frame, name)
-    else this.#add(row === -1 ? kind : 'M', frame.path, name)
+    else {
+      const path = joinPath(frame.path, bytesOf(name))
+      this.#changes.add(leafChange(row === -1 ? kind : 'M', path))
+    }
     return
   }
 
@@ -297,7 +301,10 @@ class Comparison implements Disposable {
     }
     if (row !== -1) return this.#compare(frame, fd, name, row)
     const stat = statEntry(fd, name)
-    if (stat && stat.mountID === this.#mountID) this.#addLinked('A', frame.path, name, stat)
+    if (!stat || stat.mountID !== this.#mountID) return
+    // what is in it would be missing from the list
+    if ((stat.mode & S_IFMT) === S_IFDIR) throw changed(frame, name)
+    this.#addLinked('A', frame.path, name, stat)
     return
   }
 
@@ -386,7 +393,7 @@ class Comparison implements Disposable {
   }
 
   #addLinked(kind: 'A' | 'M', parent: Buffer, name: CString, stat: Stat): void {
-    const added = change(kind, joinPath(parent, bytesOf(name)))
+    const added = leafChange(kind, joinPath(parent, bytesOf(name)))
     this.#changes.add(added)
     if (stat.nlink > 1) this.#namesOf(stat).changed.push(added.rawPath)
   }
@@ -405,7 +412,7 @@ class Comparison implements Disposable {
     for (const { changed, same } of this.#linked.values()) {
       if (changed.length === 0) continue
       for (const { parent, name } of same)
-        this.#changes.add(change('M', joinPath(parent, bytesOf(name)), changed))
+        this.#changes.add(leafChange('M', joinPath(parent, bytesOf(name)), changed))
     }
   }
 

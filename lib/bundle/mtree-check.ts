@@ -2,7 +2,7 @@
 // mean and shown as go-mtree writes them.
 import { createHash, type Hash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { createError, wrapError } from '../errors.ts'
+import { createError } from '../errors.ts'
 import { XattrReader } from '../fs/entry-xattrs.ts'
 import {
   close,
@@ -20,7 +20,7 @@ import {
   type CString,
   type Stat,
 } from '../fs/libc.ts'
-import { openFile, readStated, withReadable } from '../fs/open-file.ts'
+import { openFile, readStated, scanError, withReadable } from '../fs/open-file.ts'
 import { withTree } from '../fs/open-tree.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { trackedXattrs } from './extra.ts'
@@ -110,7 +110,7 @@ export async function checkMtree(
     try {
       return await new Check(root, entries, wanted, new Turns(options.signal, path)).run()
     } catch (error) {
-      throw wrapError(error, path)
+      throw scanError(error, path)
     }
   })
 }

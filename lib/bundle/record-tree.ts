@@ -1,8 +1,9 @@
 // Records a tree as it is on disk. Files that were hashed while they were written aren't read again.
 import { createHash } from 'node:crypto'
-import { createError, wrapError } from '../errors.ts'
+import { createError } from '../errors.ts'
 import { readXattrs, XattrReader } from '../fs/entry-xattrs.ts'
 import { S_IFMT, S_IFREG, type CString, type Stat } from '../fs/libc.ts'
+import { scanError } from '../fs/open-file.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { Listing } from './listing.ts'
 import { RecordBuilder } from './record-builder.ts'
@@ -61,7 +62,7 @@ export async function recordTree(
   try {
     return await new Recorder(root, options, subject).record()
   } catch (error) {
-    throw wrapError(error, subject)
+    throw scanError(error, subject)
   }
 }
 

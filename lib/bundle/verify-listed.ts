@@ -1,10 +1,11 @@
 // A list of changes that may hold too much, made exact: each path is compared with the record. Only what is listed is
 // looked at, so that it costs what the list costs, not what the tree does.
-import { change, type Change } from '../change.ts'
+import { change, leafChange, type Change } from '../change.ts'
 import { ChangeSorter, type ChangeList } from '../change-list.ts'
-import { createError, isError, wrapError } from '../errors.ts'
+import { createError, isError } from '../errors.ts'
 import { readXattrs, XattrReader } from '../fs/entry-xattrs.ts'
 import { cstring, S_IFDIR, S_IFMT, S_IFREG, type CString, type Stat } from '../fs/libc.ts'
+import { scanError } from '../fs/open-file.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { EntryComparison } from './compare-entry.ts'
 import { machineXattrs, type CompareOptions } from './compare-tree.ts'
@@ -40,7 +41,7 @@ export async function verifyListed(
     using verification = new Verification(root, record, options, subject)
     return await verification.run(listed)
   } catch (error) {
-    throw wrapError(error, subject)
+    throw scanError(error, subject)
   }
 }
 
@@ -186,7 +187,7 @@ class Verification implements Disposable {
   }
 
   #addFile(kind: 'A' | 'M', path: Buffer, { ino, nlink }: Stat): void {
-    this.#add(kind, path)
+    this.#changes.add(leafChange(kind, path))
     if (nlink < 2) return
     let names = this.#linked.get(ino)
     if (!names) this.#linked.set(ino, (names = new Map<string, Buffer>()))
@@ -202,7 +203,7 @@ class Verification implements Disposable {
       const names = ino === undefined ? undefined : this.#linked.get(ino)
       if (!names || names.has(rawPath.toString('latin1'))) continue
       if (statOf(this.#root, rawPath)?.ino !== ino) continue
-      this.#changes.add(change('M', rawPath, [...names.values()]))
+      this.#changes.add(leafChange('M', rawPath, [...names.values()]))
     }
   }
 }

@@ -1,5 +1,5 @@
 // Reading what was just stat'ed in a rootfs: even files whose mode bars their owner, and though somebody may work in it.
-import { createError } from '../errors.ts'
+import { createError, wrapError, type KociError } from '../errors.ts'
 import {
   check,
   errno,
@@ -71,6 +71,13 @@ export function readStated<Result>(subject: Uint8Array, read: () => Result): Res
     if (isReplaced(error)) throw createError('FILE_CHANGED', { subject }, error)
     throw error
   }
+}
+
+/** What a scan of a tree failed with; where something was gone just as it was looked at, that somebody works in the tree. */
+export function scanError(error: unknown, subject: string): KociError {
+  return isReplaced(error)
+    ? createError('FILE_CHANGED', { subject }, error)
+    : wrapError(error, subject)
 }
 
 const replaced = new Set(['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'ESTALE'])

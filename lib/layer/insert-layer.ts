@@ -8,6 +8,7 @@ import { change, type Change } from '../change.ts'
 import { createError, wrapError } from '../errors.ts'
 import type { Warning } from '../events.ts'
 import { cstring, DT_DIR, DT_UNKNOWN } from '../fs/libc.ts'
+import { scanError } from '../fs/open-file.ts'
 import { closeTree, openTree } from '../fs/open-tree.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { readEntries } from '../fs/walk.ts'
@@ -98,7 +99,7 @@ function* walk(directory: string): Generator<Change, void, undefined> {
     yield change('A', Buffer.alloc(0))
     yield* walkDirectory(root, root.root, Buffer.alloc(0))
   } catch (error) {
-    throw wrapError(error, directory)
+    throw scanError(error, directory)
   } finally {
     closeTree(root)
   }

@@ -2,7 +2,7 @@
 // Everything is opened relative to its directory, one component at a time: the rootfs may belong to somebody else.
 import { createHash } from 'node:crypto'
 import type { Change } from '../change.ts'
-import { createError, wrapError } from '../errors.ts'
+import { createError, KociError, wrapError } from '../errors.ts'
 import type { Warning } from '../events.ts'
 import { readXattrs, type Xattr } from '../fs/entry-xattrs.ts'
 import {
@@ -66,8 +66,8 @@ export async function* packEntries(
   const packer = new Packer(context)
   try {
     for (const change of context.changes) {
-      context.signal.throwIfAborted()
-      const entry = change.kind === 'D' ? whiteout(change) : packer.describe(change.rawPath)
+      assertNotAborted(context.signal, context.rootfs)
+      const entry = change.kind === 'D' ? whiteout(change) : packer.describe(change)
       if (entry) yield entry
       if (change.opaque && entry?.type === 'directory')
         yield { ...whiteout(change), type: 'opaqueWhiteout' }
@@ -75,6 +75,12 @@ export async function* packEntries(
   } finally {
     packer.close()
   }
+}
+
+/** The reason may be anything: it is the caller's signal. */
+function assertNotAborted({ aborted, reason }: AbortSignal, subject: string | Buffer): void {
+  if (aborted)
+    throw reason instanceof KociError ? reason : createError('ABORTED', { subject }, reason)
 }
 
 function whiteout({ rawPath }: Change): LayerEntry {
@@ -96,12 +102,13 @@ class Packer {
   }
 
   /** The entry for something that is there; undefined for what can't be in a layer. */
-  describe(rawPath: Buffer): LayerEntry | undefined {
+  describe({ rawPath, leaf = false }: Change): LayerEntry | undefined {
     return this.#at(rawPath, (dirfd, name) => {
       const stat = statx(dirfd, name)
       const { root } = this.#root
       if (rawPath.length === 0 && root.widened) stat.mode = root.stat.mode
       const type = entryTypes[stat.mode & S_IFMT]
+      if (leaf && type === 'directory') throw createError('FILE_CHANGED', { subject: rawPath })
       if (type === undefined) {
         const message = `${printable(rawPath)}: a socket can't be in a layer`
         this.#context.warn({ code: 'SOCKET_SKIPPED', message })
@@ -160,7 +167,7 @@ class Packer {
     const hash = createHash('sha256')
     try {
       for (let at = 0; at < described.size;) {
-        this.#context.signal.throwIfAborted()
+        assertNotAborted(this.#context.signal, rawPath)
         const piece = Buffer.allocUnsafe(Math.min(pieceSize, described.size - at))
         const length = pread(fd, piece, piece.length, at)
         if (length === 0) break

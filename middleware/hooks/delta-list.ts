@@ -4,6 +4,7 @@ import { change, type Change } from '../../lib/change.ts'
 import type { DeltaContext } from '../../lib/context.ts'
 import { wrapError } from '../../lib/errors.ts'
 import { cstring, errno, SystemCallError } from '../../lib/fs/libc.ts'
+import { readStated } from '../../lib/fs/open-file.ts'
 import { closeTree, openTree } from '../../lib/fs/open-tree.ts'
 import type { DirNode, Rooted } from '../../lib/fs/rooted.ts'
 import { tryStat } from '../../lib/fs/stat.ts'
@@ -56,7 +57,7 @@ export async function* toChanges(
     for await (const { name } of list.names()) {
       context.signal.throwIfAborted()
       const { isOpaque, rawPath } = readName(hook, name)
-      const found = changeAt(tree, rawPath)
+      const found = readStated(rawPath, () => changeAt(tree, rawPath))
       yield found.kind === 'M' && below.lacks(found.rawPath)
         ? change('A', found.rawPath)
         : found
@@ -168,7 +169,7 @@ function* goneFrom(
   rawPath: Buffer,
 ): Generator<Change, void, undefined> {
   const below = layers.lookup(rawPath)
-  const node = directoryAt(tree, rawPath)
+  const node = readStated(rawPath, () => directoryAt(tree, rawPath))
   if (below && node) yield* compare(tree, node, below, rawPath)
 }
 
@@ -180,7 +181,7 @@ function* compare(
 ): Generator<Change, void, undefined> {
   for (const name of directory?.names() ?? []) {
     const path = rawPath.length === 0 ? name : Buffer.concat([rawPath, Buffer.from('/'), name])
-    const found = look(tree, node, name)
+    const found = readStated(path, () => look(tree, node, name))
     const below = directory?.child(name)
     if (found === undefined) yield change('D', path)
     else if (typeof found === 'object' && below) yield* compare(tree, found, below, path)

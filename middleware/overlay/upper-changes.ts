@@ -3,7 +3,7 @@
 // a new link. So each entry counts only if it differs, down to its bytes. The cost is that of what was touched.
 import { joinPath } from '../../lib/bundle/record.ts'
 import { Turns } from '../../lib/bundle/scan.ts'
-import { change, type Change } from '../../lib/change.ts'
+import { change, leafChange, type Change } from '../../lib/change.ts'
 import { ChangeSorter, type ChangeList } from '../../lib/change-list.ts'
 import { createError, wrapError } from '../../lib/errors.ts'
 import { readXattrs, XattrReader, type Xattr } from '../../lib/fs/entry-xattrs.ts'
@@ -16,6 +16,7 @@ import {
   readlinkat,
   S_IFBLK,
   S_IFCHR,
+  S_IFDIR,
   S_IFLNK,
   S_IFMT,
   S_IFREG,
@@ -136,8 +137,12 @@ class UpperWalk implements Disposable {
   /** The names in a directory; what an opaque one hides is listed on the way. */
   *#list(visit: Visit): Generator<ListedName> {
     const { node, path, below } = visit
-    const marks = this.#marksOf(readXattrs(this.#upper.fdOf(node)), path)
-    const entries = readEntries(this.#upper.fdOf(node))
+    // a directory that was removed since it was met can't be listed, or opened again
+    const { xattrs, entries } = readStated(path, () => {
+      const fd = this.#upper.fdOf(node)
+      return { xattrs: readXattrs(fd), entries: readEntries(fd) }
+    })
+    const marks = this.#marksOf(xattrs, path)
     visit.isOpaque ||= marks.isOpaque
     if (visit.isOpaque && below) {
       const present = new Set(entries.map(({ name }) => name.toString('latin1')))
@@ -153,7 +158,8 @@ class UpperWalk implements Disposable {
     const name = cstring(listed.name)
     const path = joinPath(visit.path, listed.name)
     if (listed.type === DT_DIR || listed.type === DT_UNKNOWN) {
-      const child = this.#upper.child(node, name, listed.name.toString('latin1'))
+      const key = listed.name.toString('latin1')
+      const child = readStated(visit.path, () => this.#upper.child(node, name, key))
       if (child) {
         rest.push({
           node: child,
@@ -164,8 +170,10 @@ class UpperWalk implements Disposable {
         return
       }
     }
-    const fd = this.#upper.fdOf(node)
+    const fd = readStated(visit.path, () => this.#upper.fdOf(node))
     const stat = readStated(path, () => statx(fd, name))
+    // what is in it would be missing from the list
+    if ((stat.mode & S_IFMT) === S_IFDIR) throw createError('FILE_CHANGED', { subject: path })
     if (isWhiteoutDevice(stat)) {
       if (below?.child(listed.name)) this.#add('D', path)
       return
@@ -251,6 +259,7 @@ class UpperWalk implements Disposable {
   ): Promise<void> {
     const upperFile = readStated(path, () => openFile(this.#upper.fdOf(node), name, stat))
     try {
+      assertStated(statx(upperFile), stat, path)
       const lowerFile = lower.at((dirfd, lowerName = cstring('.')) =>
         openFile(dirfd, lowerName, lower.stat),
       )
@@ -293,7 +302,7 @@ class UpperWalk implements Disposable {
   }
 
   #addFile(kind: 'A' | 'M', path: Buffer, stat: Stat): void {
-    this.#add(kind, path)
+    this.#changes.add(leafChange(kind, path))
     if (stat.nlink > 1) this.#namesOf(stat).changed.push(path)
   }
 
@@ -314,10 +323,20 @@ class UpperWalk implements Disposable {
       // files that were equal, and are one now
       const areJoined = new Set(same.map(({ below }) => below)).size > 1
       for (const { path } of same)
-        if (changed.length > 0) this.#changes.add(change('M', path, changed))
-        else if (areJoined) this.#add('M', path)
+        if (changed.length > 0) this.#changes.add(leafChange('M', path, changed))
+        else if (areJoined) this.#changes.add(leafChange('M', path))
     }
   }
+}
+
+/** What was opened is what was stat'ed: a directory or a fifo that took its place can't be read. */
+function assertStated(now: Stat, then: Stat, subject: Buffer): void {
+  const isSame =
+    now.ino === then.ino &&
+    now.mode === then.mode &&
+    now.size === then.size &&
+    now.mtime === then.mtime
+  if (!isSame) throw createError('FILE_CHANGED', { subject })
 }
 
 interface ListedName {

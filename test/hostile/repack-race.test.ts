@@ -10,7 +10,7 @@ import { makeImage } from '../support/image.ts'
 import { dir, file } from '../support/members.ts'
 
 // far more than it takes, but tests run beside each other
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 
 const layers = [[dir('etc'), file('etc/motd', 'hello')]]
 
@@ -65,6 +65,43 @@ for (const chain of chains) {
     } finally {
       await stop()
       t.comment(JSON.stringify(outcomes))
+      chain.undo?.(place)
+      removePlace(place)
+    }
+  })
+}
+
+for (const chain of chains) {
+  const name = `a file that becomes a filled directory after it was listed: ${chain.name}`
+  await t.test(name, { skip: chain.skip ?? false }, async t => {
+    const place = makePlace()
+    const { rootfs, bundle, images } = place
+    try {
+      const image = await makeImage(images, 'test', { layers })
+      await chain.make().unpack({ image, bundle, rootless: !isRoot })
+      for (const name of ['new', 'etc/motd']) {
+        const file = path.join(rootfs, name)
+        writeFileSync(file, 'another')
+        const exchange: Driver = {
+          name: 'exchange',
+          pack: async (_ctx, next) => {
+            rmSync(file)
+            mkdirSync(file)
+            writeFileSync(path.join(file, 'in'), 'in it')
+            await next()
+          },
+        }
+        const repack = chain
+          .make()
+          .use(exchange)
+          .repack({ image: `${images}:new`, bundle })
+        await t.rejects(repack, {
+          code: 'ERR_KOCI_FILE_CHANGED',
+          details: { subject: Buffer.from(name) },
+        })
+        rmSync(file, { recursive: true })
+      }
+    } finally {
       chain.undo?.(place)
       removePlace(place)
     }

@@ -53,10 +53,12 @@ const anyChange = fc
     rawPath,
     fc.option(fc.array(rawPath, { maxLength: 3 }), { nil: undefined, freq: 4 }),
     fc.boolean(),
+    fc.boolean(),
   )
-  .map(([kind, path, aliasOf, opaque]) => ({
+  .map(([kind, path, aliasOf, opaque, leaf]) => ({
     ...change(kind, path, aliasOf),
     ...(opaque && { opaque }),
+    ...(leaf && { leaf }),
   }))
 
 await t.test('lists of any length are sorted, with each path once', async t => {
