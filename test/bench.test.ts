@@ -21,7 +21,7 @@ interface Finished {
 type Test = Pick<typeof t, 'equal' | 'match' | 'ok' | 'type' | 'notHas'>
 
 // a dozen programs run several times
-t.setTimeout(540_000)
+t.setTimeout(1_080_000)
 
 const root = path.resolve(import.meta.dirname, '..')
 const index = path.join(root, 'bench/index.ts')

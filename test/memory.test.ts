@@ -11,7 +11,7 @@ import { makeImage } from './support/image.ts'
 import { roomyDirectory } from './support/memory-dir.ts'
 import { tarBytes } from './support/tar-builder.ts'
 
-t.setTimeout(600_000)
+t.setTimeout(1_200_000)
 
 const top = path.resolve(import.meta.dirname, '..')
 const preload = path.join(import.meta.dirname, 'support/tell-peak.js')

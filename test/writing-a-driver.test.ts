@@ -23,7 +23,7 @@ const modules = {
 
 const quiet = { code: 0, stdout: '', stderr: '' }
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 await t.test('every program of docs/writing-a-driver.md runs', async t => {
   const cwd = mkdtempSync(path.join(memoryParent(), 'koci-guide-'))

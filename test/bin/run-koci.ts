@@ -49,13 +49,13 @@ export function childEnvironment(extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessE
   return { ...Object.fromEntries(kept), HOME: home, ...extra }
 }
 
-/** Runs `koci ...args`; ends with it, after a minute at the latest. */
+/** Runs `koci ...args`; ends with it, after five minutes at the latest. */
 export function koci(args: readonly string[], options: RunOptions = {}): Promise<Outcome> {
   const { cwd, env, file = program, node = process.execPath, started } = options
   return new Promise((resolve, reject) => {
     const child = spawn(...plainly(node, [file, ...args]), {
       stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: 60_000,
+      timeout: 300_000,
       killSignal: 'SIGKILL',
       env: childEnvironment(env),
       ...(cwd === undefined ? {} : { cwd }),

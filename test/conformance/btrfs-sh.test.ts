@@ -8,7 +8,7 @@ import { mountpoint, onFileSystem } from '../support/btrfs.ts'
 import { missing } from '../support/peers.ts'
 import { create } from './chains/btrfs-sh.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 const absent = missing('jq', 'awk', 'btrfs')
 

@@ -5,7 +5,7 @@ import { mountpoint, onFileSystem } from '../support/btrfs.ts'
 import { destroySnapshots } from '../support/destroy-snapshots.ts'
 import { create } from './chains/btrfs.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 if (mountpoint === undefined) await onFileSystem(t, import.meta.filename)
 else

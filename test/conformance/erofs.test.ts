@@ -8,7 +8,7 @@ import { namespace, runInNamespaces } from '../support/namespaces.ts'
 import { isRoot, missing } from '../support/peers.ts'
 import { create } from './chains/erofs.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 const absent =
   (!isRoot && 'needs root, to mount images') ||

@@ -6,7 +6,7 @@ import { namespace, runInNamespaces } from '../support/namespaces.ts'
 import * as both from './chains/cache-overlay.ts'
 import * as alone from './chains/overlay.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 if (namespace === undefined) await runInNamespaces(t, import.meta.filename)
 else {

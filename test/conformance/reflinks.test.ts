@@ -4,7 +4,7 @@ import { testDriver } from '../../lib/testing/index.ts'
 import { mountpoint, onFileSystem } from '../support/btrfs.ts'
 import { create } from './chains/cache.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 if (mountpoint === undefined)
   for (const type of ['btrfs', 'xfs'] as const)

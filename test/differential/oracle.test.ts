@@ -24,7 +24,7 @@ const options: OracleOptions = rootless
 const compressions = ['none', 'gzip', 'zstd'] as const
 const app = new Koci().use(mtree())
 
-t.setTimeout(bound(150) * 1000)
+t.setTimeout(bound(900) * 1000)
 
 /** The tree, or the code of the error. */
 async function kociTree(base: string, image: GeneratedImage, index: number): Promise<unknown> {

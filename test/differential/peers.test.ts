@@ -23,7 +23,7 @@ import { umociUnpack, withoutUmoci } from '../support/umoci.ts'
 
 const needsRoot = !isRoot && 'needs root: owners and devices'
 
-t.setTimeout(bound(200) * 1000)
+t.setTimeout(bound(900) * 1000)
 
 interface Peer {
   readonly name: string

@@ -24,7 +24,7 @@ import { makeMemoryDir } from '../support/memory-dir.ts'
 import { isRoot, missing } from '../support/peers.ts'
 import { describeTree } from '../support/tree.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 
 const root = dir('./', { mode: 0o751, mtime: 5 })
 const layers: readonly TestLayer[] = [

@@ -13,7 +13,7 @@ import { threeLayers } from '../support/store.ts'
 import { describeTree } from '../support/tree.ts'
 import { mutating, pointsOf, runWith, type Point } from './inject.ts'
 
-t.setTimeout(process.env['KOCI_SOAK'] === undefined ? 300_000 : 3_600_000)
+t.setTimeout(process.env['KOCI_SOAK'] === undefined ? 900_000 : 3_600_000)
 
 const perKind = 2
 

@@ -46,7 +46,7 @@ const room: readonly [operation: Operation, free: number][] = [
   ['refresh', 16],
 ]
 
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 const skip = missing('strace')
 if (skip !== false) await t.test('faults', { skip }, async () => {})
 else if (namespace === undefined) await runInNamespaces(t, import.meta.filename)

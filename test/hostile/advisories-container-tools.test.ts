@@ -43,7 +43,7 @@ import { gnuSparse } from '../support/sparse.ts'
 import type { TarMember } from '../support/tar-builder.ts'
 
 // far more than it takes, but tests run beside each other
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 
 const needsRoot = !isRoot && 'needs root: mknod, mount'
 const rootless = !isRoot

@@ -12,7 +12,7 @@ import { gnuSparse, paxSparse1 } from '../support/sparse.ts'
 import { paxRecord, tarBytes, xattrRecord, type TarMember } from '../support/tar-builder.ts'
 
 // far more than it takes, but tests run beside each other
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 
 const mebi = 2 ** 20
 const acl = Buffer.from(

@@ -19,7 +19,7 @@ import { file } from '../support/members.ts'
 import { tarBytes } from '../support/tar-builder.ts'
 
 // far more than it takes, but tests run beside each other
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 
 const members = [file('d/a', 'x'.repeat(60)), file('b', 'y')]
 const tree = ['b file y', 'd dir', `d/a file ${'x'.repeat(60)}`]

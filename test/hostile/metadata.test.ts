@@ -13,7 +13,7 @@ import { dir, file, hard } from '../support/members.ts'
 import { xattrRecord } from '../support/tar-builder.ts'
 
 // far more than it takes, but tests run beside each other
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 
 const needsRoot = !isRoot && 'needs root: chown, security and trusted attributes'
 const needsUser = isRoot && 'needs an ordinary user'

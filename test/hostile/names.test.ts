@@ -7,7 +7,7 @@ import { hostile, isRoot, type HostileCase } from '../support/hostile.ts'
 import { device, dir, fifo, file, hard, link } from '../support/members.ts'
 import type { TarMember } from '../support/tar-builder.ts'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const needsRoot = !isRoot && 'needs root: mknod'
 const up = '../'.repeat(12)

@@ -12,7 +12,7 @@ import { dir, fifo, file, hard, link } from '../support/members.ts'
 import type { TarMember } from '../support/tar-builder.ts'
 
 // far more than it takes, but tests run beside each other
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 
 const kinds: Readonly<Record<string, readonly TarMember[]>> = {
   'file x': [file('a', 'x')],

@@ -33,7 +33,7 @@ import { dir, file, hard } from '../support/members.ts'
 import { describeTree } from '../support/tree.ts'
 
 // far more than it takes, but tests run beside each other
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 
 const needsRoot = !isRoot && 'needs root: mount, mknod, chown'
 const needsUser = isRoot && 'needs an ordinary user: root may read everything'

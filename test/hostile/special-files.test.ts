@@ -14,7 +14,7 @@ import { gnuSparse, paxSparse, paxSparse1, type Region } from '../support/sparse
 import { tarBytes, xattrRecord, type TarMember } from '../support/tar-builder.ts'
 
 // far more than it takes, but tests run beside each other
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 
 const needsRoot = !isRoot && 'needs root: mknod, chown'
 /** Nothing bounds it. */

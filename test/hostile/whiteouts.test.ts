@@ -11,7 +11,7 @@ import { device, dir, file, hard, link } from '../support/members.ts'
 import { xattrRecord, type TarMember } from '../support/tar-builder.ts'
 
 // far more than it takes, but tests run beside each other
-t.setTimeout(400_000)
+t.setTimeout(900_000)
 
 const lower = [
   file('f', 'f'),

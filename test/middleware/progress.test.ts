@@ -90,7 +90,7 @@ await t.test('shows what a repack is at', async t => {
   writeFileSync(path.join(rootfs, 'x'), 'changed')
   stream.written = ''
   await app.repack({ image: `${images}:b`, bundle })
-  t.ok(stream.lines.some(line => /^packing 1 change {2}0\.\d s$/.test(line)))
+  t.ok(stream.lines.some(line => /^packing 1 change {2}\d+\.\d s$/.test(line)))
   t.match(stream.lines.at(-2), /^repacked 1 change in \d+\.\d s$/)
 })
 

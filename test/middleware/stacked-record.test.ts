@@ -19,7 +19,7 @@ import { asLines } from '../support/rootfs.ts'
 import '../support/seed.ts'
 
 const rootless = namespace === 'user'
-t.setTimeout((120 + bound(60)) * 1000)
+t.setTimeout((900 + bound(60)) * 1000)
 
 /** The driver, but that it fails to list. */
 function speechless(driver: Driver): Driver {

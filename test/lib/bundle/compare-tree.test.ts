@@ -89,7 +89,7 @@ function ageAll(directories: readonly string[]): void {
 
 /** Past the granularity of the clock that file systems use. */
 async function sleepPastTick(): Promise<void> {
-  await sleep(12)
+  await sleep(40)
 }
 
 function run(command: string, ...args: string[]): void {

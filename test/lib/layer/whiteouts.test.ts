@@ -53,7 +53,7 @@ await t.test(
       ]
       const ms = cpuTime(() => sandbox.apply([upper], { rootless }))
       t.equal(namesIn(sandbox.rootfs).length, 2001)
-      t.ok(ms < 10_000, `${ms} ms`)
+      t.ok(ms < 40_000, `${ms} ms`)
     })
   },
 )

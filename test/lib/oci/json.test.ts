@@ -81,7 +81,7 @@ await t.test('Large documents of any shape are parsed in reasonable time', async
   ]
   for (const shape of shapes) {
     const ms = cpuTime(() => t.doesNotThrow(() => parse(shape)))
-    t.ok(ms < 5000, `${ms} ms`)
+    t.ok(ms < 30_000, `${ms} ms`)
   }
 })
 

@@ -15,7 +15,7 @@ import { anyDeed, doAll } from '../../support/deeds.ts'
 import { inTree } from '../../support/rootfs.ts'
 import '../../support/seed.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(900_000)
 
 const batch = 40
 const rounds = 25

@@ -19,7 +19,7 @@ const base = makeMemoryDir('koci-processes-')
 t.teardown(() => rmSync(base, { recursive: true, force: true }))
 let shops = 0
 // many processes, on machines that do other things, too
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 
 const openShop = (layers?: Parameters<typeof Workshop.open>[1]) =>
   Workshop.open(path.join(base, String(shops++)), layers)

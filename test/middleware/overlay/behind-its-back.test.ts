@@ -24,7 +24,7 @@ import { namespace, runInNamespaces } from '../../support/namespaces.ts'
 import { entriesOf, finish, temporary } from '../../support/peers.ts'
 import { describeTree } from '../../support/tree.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(900_000)
 const rootless = namespace === 'user'
 
 async function setUp(t: Test) {

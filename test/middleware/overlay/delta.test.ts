@@ -13,7 +13,7 @@ import { namespace, runInNamespaces } from '../../support/namespaces.ts'
 import { entriesOf, temporary } from '../../support/peers.ts'
 import { describeTree } from '../../support/tree.ts'
 
-t.setTimeout((240 + bound(60)) * 1000)
+t.setTimeout((900 + bound(60)) * 1000)
 const rootless = namespace === 'user'
 
 const stacked = (): Koci => new Koci().use(overlay())

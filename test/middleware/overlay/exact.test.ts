@@ -17,7 +17,7 @@ import { temporary } from '../../support/peers.ts'
 import { xattrRecord, type TarMember } from '../../support/tar-builder.ts'
 import { describeTree } from '../../support/tree.ts'
 
-t.setTimeout((240 + bound(60)) * 1000)
+t.setTimeout((900 + bound(60)) * 1000)
 const rootless = namespace === 'user'
 
 /** What an unpack gives. */

@@ -18,7 +18,7 @@ import { namespace, runInNamespaces } from '../../support/namespaces.ts'
 import { temporary } from '../../support/peers.ts'
 import { describeTree } from '../../support/tree.ts'
 
-t.setTimeout((240 + bound(60)) * 1000)
+t.setTimeout((900 + bound(60)) * 1000)
 const rootless = namespace === 'user'
 
 /** Something that is done to a name in the rootfs; refused by the kernel, it is nothing. */

@@ -16,7 +16,7 @@ import { namespace, runInNamespaces } from '../../support/namespaces.ts'
 import { finish, ordinaryMissing, temporary } from '../../support/peers.ts'
 import { describeTree } from '../../support/tree.ts'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 const rootless = namespace === 'user'
 const lacksRoom = isKernelBefore(6, 7) && 'needs Linux 6.7: so many paths do not fit a page'
 const layersOf = (count: number): TestLayer[] =>
@@ -364,7 +364,7 @@ async function inNamespace(): Promise<void> {
     try {
       await t.rejects(unmountBundle(app(), { bundle }), {
         code: 'ERR_KOCI_MOUNT_BUSY',
-        message: new RegExp(`${user.pid} \\(sleep\\)`),
+        message: new RegExp(`${user.pid} \\((sleep|MainThread)\\)`),
       })
       await t.rejects(app().repack({ image: `${images}:new`, bundle, refresh: true }), {
         code: 'ERR_KOCI_NOT_REFRESHED',

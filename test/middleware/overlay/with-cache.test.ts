@@ -15,7 +15,7 @@ import { run, temporary } from '../../support/peers.ts'
 import type { TarMember } from '../../support/tar-builder.ts'
 import { describeTree } from '../../support/tree.ts'
 
-t.setTimeout(300_000)
+t.setTimeout(900_000)
 const rootless = namespace === 'user'
 const hard = (name: string, linkname: string): TarMember => ({
   name,
