@@ -34,16 +34,17 @@ export function openDirectory(dirfd: number, name: CString): number {
 }
 
 /**
- * Removes a name and all beneath it; a name that isn't there is no error. EBUSY, before anything beneath it is touched,
- * for a directory on which something is mounted. Directories of ours that we can't read or write are made accessible.
- * Not atomic: after an error part of the tree may be gone. EINVAL for anything but one plain component: a path could
- * lead anywhere.
+ * Removes a name and all beneath it; a name that isn't there is no error, at any depth: others may be removing the
+ * same tree. EBUSY, before anything beneath it is touched, for a directory on which something is mounted. Directories of
+ * ours that we can't read or write are made accessible. Not atomic: after an error part of the tree may be gone. EINVAL for
+ * anything but one plain component: a path could lead anywhere.
  */
 export function removeTree(dirfd: number, name: CString): void {
   if (name.includes(slash) || isDots(name))
     throw new SystemCallError(-errno.EINVAL, 'unlinkat', name)
   if (removeFile(dirfd, name)) return
   const top = openFrame(dirfd, name, statx(dirfd).mountID)
+  if (!top) return
   const frames = [top]
   let renamed = 0
   try {
@@ -55,12 +56,12 @@ export function removeTree(dirfd: number, name: CString): void {
         const above = frames.at(-1)
         removeDirectory(above?.fd ?? dirfd, frame.name, above !== undefined)
       } else if (frames.length < MAX_DEPTH) {
-        frames.push(openFrame(frame.fd, next, frame.mountID))
+        enter(frames, frame, next)
       } else {
         // deeper than our descriptors reach: continue with it from the top
         const moved = moveUp(frame.fd, next, top.fd, renamed)
         renamed = moved.count
-        if (moved.name === undefined) frames.push(openFrame(frame.fd, next, frame.mountID))
+        if (moved.name === undefined) enter(frames, frame, next)
         else top.directories.push(moved.name)
       }
     }
@@ -82,9 +83,17 @@ interface Frame {
   readonly directories: CString[]
 }
 
-/** Opens a directory and removes everything in it that isn't a directory. */
-function openFrame(dirfd: number, name: CString, mountID: number): Frame {
+/** Goes on in a subdirectory, if it is still there. */
+function enter(frames: Frame[], above: Frame, name: CString): void {
+  const frame = openFrame(above.fd, name, above.mountID)
+  if (frame) frames.push(frame)
+}
+
+/** Opens a directory and removes everything in it that isn't a directory; undefined if it is gone. */
+function openFrame(dirfd: number, name: CString, mountID: number): Frame | undefined {
   const fd = openForRemoval(dirfd, name)
+  if (fd === -errno.ENOENT) return undefined
+  check(fd, 'openat', name)
   try {
     if (statx(fd).mountID !== mountID) throw new SystemCallError(-errno.EBUSY, 'unlinkat', name)
     const directories: CString[] = []
@@ -95,6 +104,8 @@ function openFrame(dirfd: number, name: CString, mountID: number): Frame {
     return { fd, name, mountID, directories }
   } catch (error) {
     close(fd)
+    // even an open directory can't be listed once it was removed
+    if (error instanceof SystemCallError && error.errno === -errno.ENOENT) return undefined
     throw error
   }
 }
@@ -118,14 +129,14 @@ function removeDirectory(dirfd: number, name: CString, widen: boolean): void {
   let code = sys.unlinkat(dirfd, name, AT_REMOVEDIR)
   if (code === -errno.EACCES && widen && sys.fchmod(dirfd, 0o700) === 0)
     code = sys.unlinkat(dirfd, name, AT_REMOVEDIR)
-  check(code, 'unlinkat', name)
+  if (code !== -errno.ENOENT) check(code, 'unlinkat', name)
 }
 
 function openForRemoval(dirfd: number, name: CString): number {
   let fd = tryOpenDirectory(dirfd, name)
   if (fd === -errno.EACCES && sys.fchmodat(dirfd, name, 0o700) === 0)
     fd = tryOpenDirectory(dirfd, name)
-  return check(fd, 'openat', name)
+  return fd
 }
 
 function tryOpenDirectory(dirfd: number, name: CString): number {

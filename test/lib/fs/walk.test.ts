@@ -1,4 +1,5 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   chmodSync,
   existsSync,
@@ -85,6 +86,22 @@ await t.test('a tree deeper than any path or descriptor table is removed', async
   removeTree(fd, name)
   t.strictSame(readdirSync(dir), [])
   t.equal(readdirSync('/proc/self/fd').length, open)
+})
+
+await t.test('a tree that somebody else removes, too, is gone without an error', async t => {
+  const { dir, fd } = openTest(t, {})
+  const tree = join(dir, 'tree')
+  for (let round = 0; round < 3; round += 1) {
+    for (let i = 0; i < 60; i += 1) mkdirSync(join(tree, `${i}/a/b`), { recursive: true })
+    const ended = once(spawn('rm', ['-rf', tree], { stdio: 'ignore' }), 'exit')
+    // without a turn of the event loop: once the other has begun, and long before it is done
+    const deadline = performance.now() + 30_000
+    while (existsSync(join(tree, '0')) && existsSync(join(tree, '59')))
+      if (performance.now() > deadline) break
+    removeTree(fd, cstring('tree'))
+    t.strictSame(readdirSync(dir), [])
+    await ended
+  }
 })
 
 await t.test('directories of mode 0 are no obstacle', async t => {
