@@ -134,8 +134,9 @@ export class Bundle {
       })
       return bundle
     } catch (error) {
-      bundle.release()
+      // before the lock is given back: it would be the next holder's directory
       if (made !== undefined) await removeEmpty(absolute, made)
+      bundle.release()
       throw wrapError(error, absolute)
     }
   }
