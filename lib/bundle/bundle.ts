@@ -5,13 +5,19 @@ import { lstatSync } from 'node:fs'
 import { chmod, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
 import { createError, wrapError } from '../errors.ts'
-import { tryLock, type Lock } from '../fs/lock.ts'
+import type { Lock } from '../fs/lock.ts'
 import { close, cstring, O_DIRECTORY, O_RDONLY, open as openDescriptor } from '../fs/libc.ts'
 import { mountSource, unmount } from '../fs/mount.ts'
 import { mountsWithin } from '../fs/mount-table.ts'
 import { removeTree } from '../fs/walk.ts'
 import type { Descriptor } from '../oci/descriptor.ts'
-import { assertCanBeDirectory, exists, makeDirectories, removeEmpty } from './directories.ts'
+import {
+  assertCanBeDirectory,
+  exists,
+  lockDirectory,
+  makeLocked,
+  removeEmpty,
+} from './directories.ts'
 import {
   encodeUmociMetadata,
   isPlainName,
@@ -54,8 +60,8 @@ export class Bundle {
   #rootfs: string | undefined
   /** Whether umoci made it; it gets no koci.json then. */
   readonly #foreign: boolean
-  /** The topmost directory that `begin` had to make, to be removed with an unpack that failed. */
-  #made: string | undefined
+  /** The directories that `begin` had to make, to be removed with an unpack that failed. */
+  #made: readonly string[] = []
   #kept: Readonly<Record<string, unknown>>
   #stack: RecordedStack | undefined
   /** What is kept isn't on disk yet. */
@@ -117,8 +123,8 @@ export class Bundle {
   static async begin(directory: string, rootfs?: string): Promise<Bundle> {
     const absolute = path.resolve(directory)
     await assertCanBeDirectory(absolute)
-    const made = await makeDirectories(absolute)
-    const bundle = new Bundle(absolute, lockDirectory(absolute), unpacking())
+    const { lock, made } = await makeLocked(absolute, 0o700)
+    const bundle = new Bundle(absolute, lock, unpacking())
     bundle.#made = made
     bundle.#rootfs = rootfs
     try {
@@ -126,7 +132,7 @@ export class Bundle {
       await removeStaged(absolute)
       await assertUnused(absolute)
       const { mode } = await stat(absolute)
-      bundle.#state = unpacking([], made === undefined ? mode & 0o7777 : undefined)
+      bundle.#state = unpacking([], made.includes(absolute) ? undefined : mode & 0o7777)
       await bundle.#writeState()
       await chmod(absolute, 0o700).catch(async error => {
         await bundle.#remove(kociFile)
@@ -135,7 +141,7 @@ export class Bundle {
       return bundle
     } catch (error) {
       // before the lock is given back: it would be the next holder's directory
-      if (made !== undefined) await removeEmpty(absolute, made)
+      await removeEmpty(made)
       bundle.release()
       throw wrapError(error, absolute)
     }
@@ -314,7 +320,7 @@ export class Bundle {
   async rollback(): Promise<void> {
     if (this.#state.state !== 'unpacking') return
     await this.#undo(this.#state)
-    if (this.#made !== undefined) await removeEmpty(this.path, this.#made)
+    await removeEmpty(this.#made)
   }
 
   /** Gives the lock back. */
@@ -407,13 +413,6 @@ function foreign(): ReadyState {
 
 function isDirectory(target: string): boolean {
   return lstatSync(target, { throwIfNoEntry: false })?.isDirectory() ?? false
-}
-
-function lockDirectory(directory: string): Lock {
-  // never made: where a directory was a moment ago there would be a file
-  const lock = tryLock(directory, { create: false })
-  if (!lock) throw createError('LOCKED', { subject: directory })
-  return lock
 }
 
 async function readState(directory: string): Promise<BundleState | undefined> {
