@@ -1,40 +1,31 @@
 // Unpack without a bundle: the layers of an image become a directory tree, and nothing else is made. The run has a
 // private bundle beside it all the same, for what middleware keeps in one.
 import { randomBytes } from 'node:crypto'
+import type { Stats } from 'node:fs'
 import {
   access,
-  chmod,
-  chown,
   constants,
   lstat,
-  mkdir,
+  open,
   readdir,
   realpath,
-  utimes,
+  type FileHandle,
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
+import { makeLocked, removeEmpty } from './bundle/directories.ts'
 import { resetTreeRoot } from './bundle/rootfs.ts'
 import { Context } from './context.ts'
 import { createError, wrapError } from './errors.ts'
-import {
-  close,
-  cstring,
-  O_CLOEXEC,
-  O_DIRECTORY,
-  O_NOFOLLOW,
-  O_RDONLY,
-  open,
-} from './fs/libc.ts'
-import { emptyDirectory, removeTree } from './fs/walk.ts'
+import { emptyDirectory } from './fs/walk.ts'
 import { Extraction, type Mapping } from './layer/extraction.ts'
 import { isEmpty } from './layer/is-empty.ts'
 import type { Layer } from './layer/layer.ts'
 import { openImage, type ImageOptions } from './layout/open-image.ts'
 import { placeLayers } from './place-layers.ts'
-import { runOnce } from './run.ts'
+import { runOnce, type Run } from './run.ts'
 import { layersOf } from './unpack.ts'
 
 /** What to unpack, and where. */
@@ -55,8 +46,10 @@ export interface UnpackRootfsResult {
 /**
  * Applies the layers of an image to a directory, through the steps `unpack`, `locate` and `layer` of the application.
  * On failure a directory that was made is removed, one that was empty is empty again. In one that wasn't, what has been
- * unpacked by then stays: it can't be told from what was there.
- * @throws {UsageError} ERR_KOCI_LAYERING_CONFLICT if a driver stacks layers; and as {@link Koci.unpack}
+ * unpacked by then stays: it can't be told from what was there. Parents that were made are removed if they are empty. The
+ * directory is locked meanwhile.
+ * @throws {UsageError} ERR_KOCI_LAYERING_CONFLICT if a driver stacks layers; {ConflictError} ERR_KOCI_LOCKED if another
+ * koci is unpacking into the directory, ERR_KOCI_CLOBBER if it isn't one; and as {@link Koci.unpack}
  */
 export function unpackRootfs(
   app: Koci,
@@ -68,11 +61,7 @@ export function unpackRootfs(
     const rootfs = await realpath(absolute).catch(() => absolute)
     const image = await openImage(options)
     run.closing(() => image.layout.close())
-    const undo = await takeDirectory(rootfs)
-    run.defer(async () => {
-      const left = await undo()
-      if (left) run.app.tell('warning', { run: run.id, ...left })
-    })
+    await takeDirectory(rootfs, run)
     const bundle = await Bundle.begin(await privatePath(rootfs), rootfs)
     run.closing(async () => {
       await bundle.rollback()
@@ -107,61 +96,51 @@ export function unpackRootfs(
   })
 }
 
-/** Makes the directory, or takes the one that is there; returns what undoes that, and tells what it couldn't. */
-async function takeDirectory(
-  rootfs: string,
-): Promise<() => Promise<{ code: string; message: string } | undefined>> {
+/** Makes the directory, or takes the one that is there, and locks it until the end of the run; undone if the run fails. */
+async function takeDirectory(rootfs: string, run: Run): Promise<void> {
+  const before = await lstat(rootfs).catch(() => undefined)
+  if (before && !before.isDirectory())
+    throw createError('CLOBBER', {
+      subject: rootfs,
+      remedy: 'unpack into another directory; this is none',
+    })
+  const { lock, made } = await makeLocked(rootfs, 0o777)
+  let isUndone = false
+  run.closing(async () => {
+    // only now is the private bundle gone, which is beside it; what somebody else put there stays
+    if (isUndone) await removeEmpty(made)
+    lock.release()
+  })
+  run.defer(() => {
+    isUndone = true
+  })
   try {
-    const found = await lstat(rootfs).catch(() => undefined)
-    if (!found) {
-      const made = await mkdir(rootfs, { recursive: true })
-      return async () => {
-        removeMade(made ?? rootfs)
-        return undefined
-      }
-    }
-    if (!found.isDirectory())
-      throw createError('CLOBBER', {
-        subject: rootfs,
-        remedy: 'unpack into another directory; this is none',
-      })
+    const directory = await open(
+      rootfs,
+      constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+    )
+    run.closing(() => directory.close())
+    const found = await directory.stat()
+    // only now that it is locked: another koci may have been quicker
     const names = await readdir(rootfs)
-    return async () => {
-      if (names.length > 0) {
-        const message = `${rootfs}: it was not empty, so what was unpacked by now stays in it`
-        return { code: 'PARTLY_UNPACKED', message }
-      }
-      emptyAgain(rootfs)
-      await chmod(rootfs, found.mode & 0o7777)
-      if (process.geteuid?.() === 0) await chown(rootfs, found.uid, found.gid)
-      await utimes(rootfs, found.atime, found.mtime)
-      return undefined
-    }
+    run.defer(() => (names.length > 0 ? tellLeft(rootfs, run) : emptyAgain(directory, found)))
   } catch (error) {
     throw wrapError(error, rootfs)
   }
 }
 
-function removeMade(directory: string): void {
-  const parent = openDirectory(path.dirname(directory))
-  try {
-    removeTree(parent, cstring(path.basename(directory)))
-  } finally {
-    close(parent)
-  }
+function tellLeft(rootfs: string, { app, id }: Run): void {
+  const message = `${rootfs}: it was not empty, so what was unpacked by now stays in it`
+  app.tell('warning', { run: id, code: 'PARTLY_UNPACKED', message })
 }
 
-function emptyAgain(directory: string): void {
-  const fd = openDirectory(directory, O_NOFOLLOW)
-  try {
-    emptyDirectory(fd)
-  } finally {
-    close(fd)
-  }
-}
-
-function openDirectory(directory: string, flags = 0): number {
-  return open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags)
+async function emptyAgain(directory: FileHandle, before: Stats): Promise<void> {
+  // the image may have made it one that even its owner can't write in
+  await directory.chmod(0o700).catch(() => {})
+  emptyDirectory(directory.fd)
+  await directory.chmod(before.mode & 0o7777)
+  if (process.geteuid?.() === 0) await directory.chown(before.uid, before.gid)
+  await directory.utimes(before.atime, before.mtime)
 }
 
 /** A name for the private bundle: beside the directory, so that what is put there is on the same file system. */

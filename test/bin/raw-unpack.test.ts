@@ -3,6 +3,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   statSync,
   symlinkSync,
   utimesSync,
@@ -14,6 +15,8 @@ import { Koci, type Driver } from '../../lib/index.ts'
 import { digestOf } from '../../lib/oci/digest.ts'
 import { unpackRootfs } from '../../lib/unpack-rootfs.ts'
 import { makeImage } from '../support/image.ts'
+import { createError } from '../../lib/errors.ts'
+import { around } from '../support/around.ts'
 import { koci } from './run-koci.ts'
 
 const rootless = process.geteuid?.() === 0 ? [] : ['--rootless']
@@ -118,3 +121,95 @@ await t.test('drivers take part; one that stacks layers is refused', async t => 
     code: 'ERR_KOCI_ABORTED',
   })
 })
+
+/** Unpacks with a driver that does something in the midst of it, and fails then. */
+function fail(cwd: string, rootfs: string, meanwhile: () => unknown, told: string[] = []) {
+  const failing: Driver = {
+    name: 'failing',
+    async unpack(_ctx, next) {
+      await next()
+      await meanwhile()
+      throw createError('ABORTED', { subject: 'the test' })
+    },
+  }
+  const app = new Koci().use(failing)
+  app.on('warning', ({ data }) => void told.push(data.code))
+  const image = path.join(cwd, 'images:good')
+  return unpackRootfs(app, { image, rootfs, rootless: rootless.length > 0 })
+}
+
+await t.test('what fails removes nothing that others made beside it meanwhile', async t => {
+  const cwd = t.testdir()
+  await prepare(cwd)
+  const mine = path.join(cwd, 'new', 'mine')
+  const rootfs = path.join(cwd, 'new/deep/tree')
+  await t.rejects(
+    fail(cwd, rootfs, () => writeFileSync(mine, '')),
+    { code: 'ERR_KOCI_ABORTED' },
+  )
+  t.strictSame(readdirSync(path.join(cwd, 'new')), ['mine'])
+})
+
+await t.test('a directory is unpacked into by one koci at a time', async t => {
+  const cwd = t.testdir({ empty: {} })
+  await prepare(cwd)
+  for (const name of ['empty', 'new']) {
+    const other = async () => {
+      const second = await unpack(cwd, 'good', name)
+      t.match(second, { code: 1, stderr: /in use by another koci.*\[ERR_KOCI_LOCKED\]/ })
+      t.ok(existsSync(path.join(cwd, name, 'etc/x')), 'which left it alone')
+    }
+    await t.rejects(fail(cwd, path.join(cwd, name), other), { code: 'ERR_KOCI_ABORTED' })
+    t.same(await unpack(cwd, 'good', name), silent, 'the lock was given back')
+  }
+})
+
+await t.test('what another koci was quicker to unpack stays', async t => {
+  const cwd = t.testdir()
+  await prepare(cwd)
+  const rootfs = path.join(cwd, 'tree')
+  around(t, 'mkdir', async (file, call) => {
+    await call()
+    if (file === rootfs) writeFileSync(path.join(rootfs, 'theirs'), '')
+  })
+  const told: string[] = []
+  await t.rejects(
+    fail(cwd, rootfs, () => {}, told),
+    { code: 'ERR_KOCI_ABORTED' },
+  )
+  t.ok(existsSync(path.join(rootfs, 'theirs')))
+  t.strictSame(told, ['PARTLY_UNPACKED'])
+})
+
+await t.test('what was put in the place of the directory meanwhile is not emptied', async t => {
+  const cwd = t.testdir({ empty: {} })
+  await prepare(cwd)
+  const rootfs = path.join(cwd, 'empty')
+  const swap = () => {
+    renameSync(rootfs, path.join(cwd, 'moved'))
+    mkdirSync(path.join(rootfs, 'theirs'), { recursive: true })
+  }
+  await t.rejects(fail(cwd, rootfs, swap), { code: 'ERR_KOCI_ABORTED' })
+  t.strictSame(readdirSync(rootfs), ['theirs'])
+  t.strictSame(readdirSync(path.join(cwd, 'moved')), [])
+})
+
+await t.test(
+  'one that was empty is empty again even where the image lets nobody write in it',
+  { skip: rootless.length === 0 && 'needs an ordinary user: root may write anywhere' },
+  async t => {
+    const cwd = t.testdir({ empty: {} })
+    const root = { name: './', type: 'directory' as const, mode: 0o555 }
+    await makeImage(path.join(cwd, 'images'), 'good', {
+      layers: [[root, { name: 'x', body: 'x' }]],
+    })
+    const rootfs = path.join(cwd, 'empty')
+    const { mode } = statSync(rootfs)
+    await t.rejects(
+      fail(cwd, rootfs, () => {}),
+      { code: 'ERR_KOCI_ABORTED' },
+    )
+    t.strictSame(readdirSync(rootfs), [])
+    t.equal(statSync(rootfs).mode, mode)
+  },
+)

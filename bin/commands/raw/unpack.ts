@@ -9,7 +9,7 @@ export const unpack: Command = {
   notes:
     'The directory may exist: layers are applied to what is in it. If it fails, one\n' +
     'that was made is removed, one that was empty is empty again; in any other, what\n' +
-    'was unpacked by then stays.',
+    'was unpacked by then stays. No other koci unpacks into it meanwhile.',
   examples: [
     'koci raw unpack --image images:alpine tree',
     'koci raw unpack --image images:alpine --rootless tree',
