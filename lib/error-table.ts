@@ -314,6 +314,12 @@ export const errorTable = {
     'More than one thing fits; the message lists them.',
   ],
 
+  REF_MOVED: [
+    'ConflictError',
+    '{subject}: leads to another image by now - try again',
+    'Somebody else changed an image while it was being changed, so that what was made of the old one is not for the new one.',
+  ],
+
   MOUNT_BUSY: [
     'ConflictError',
     '{subject}: in use by {users} - end what uses it and try again',

@@ -25,8 +25,8 @@ export interface FlattenOptions extends ChangeOptions {
 /**
  * Replaces layers of an image by one. Whiteouts that delete what is in the layers themselves are gone with it; those that
  * delete what is below them stay. The same image gives the same bytes.
- * @throws {UsageError} ERR_KOCI_INVALID_OPTION for layers that the image doesn't have; what is wrong with the layers; the
- * image is as it was then
+ * @throws {UsageError} ERR_KOCI_INVALID_OPTION for layers that the image doesn't have; {ConflictError} ERR_KOCI_REF_MOVED if
+ * somebody else replaced them meanwhile; what is wrong with the layers; the image is as it was then
  */
 export function flattenImage(options: FlattenOptions): Promise<ResolvedImage> {
   const { layers: selection = {}, compress = 'auto', annotations, signal } = options

@@ -35,12 +35,14 @@ export interface HistoryOptions {
 }
 
 /**
- * Commits the image with a new layer on top (or none) under a tag.
- * @throws {UsageError} ERR_KOCI_INVALID_OPTION for a creation time that isn't RFC 3339; {FormatError} as `commitDraft`
+ * Commits the image with a new layer on top (or none) under a tag. Without one the image's own moves, but only from the
+ * image: whoever changed it meanwhile would lose that.
+ * @throws {UsageError} ERR_KOCI_INVALID_OPTION for a creation time that isn't RFC 3339; {FormatError} as `commitDraft`;
+ * {ConflictError} ERR_KOCI_REF_MOVED
  */
 export function commitImage(
   image: Image,
-  refName: string,
+  refName: string | undefined,
   layer: NewLayer | undefined,
   history: HistoryOptions | false | undefined,
 ): Promise<ResolvedImage> {
@@ -54,7 +56,7 @@ export function commitImage(
 /** Commits the image with a layer in the place of some of its own under a tag; as {@link commitImage} otherwise. */
 export function commitReplacement(
   image: Image,
-  refName: string,
+  refName: string | undefined,
   { range, layer }: { range: LayerRange; layer: NewLayer },
   history: HistoryOptions | false | undefined,
 ): Promise<ResolvedImage> {
@@ -66,7 +68,7 @@ export function commitReplacement(
 /** Commits an image whose config was changed under a tag; as {@link commitImage} otherwise. */
 export function commitEdits(
   image: Image,
-  refName: string,
+  refName: string | undefined,
   edits: ImageEdits,
   history: HistoryOptions | false | undefined,
 ): Promise<ResolvedImage> {
@@ -83,18 +85,20 @@ export function commitEdits(
  */
 async function commitDraft(
   image: Image,
-  refName: string,
+  refName: string | undefined,
   draft: ImageDraft,
 ): Promise<ResolvedImage> {
   const { layout } = image
+  const newName = refName ?? image.refName
+  const from = refName === undefined ? image.walk[0]?.digest : undefined
   const { config, manifest } = encodeDraft(draft)
   await layout.putBlob(config.bytes, config.descriptor.mediaType)
   await layout.putBlob(manifest.bytes, manifest.descriptor.mediaType)
 
   const leaf = withPlatform(pointTo(image.descriptor, manifest.descriptor), image.config, draft)
   const [root = leaf, ...below] = await rewriteIndexes(layout, image.walk, leaf)
-  await layout.setRef(refName, root)
-  return layout.resolveWalk(refName, [withRefName(root, refName), ...below])
+  await layout.setRef(newName, root, { from })
+  return layout.resolveWalk(newName, [withRefName(root, newName), ...below])
 }
 
 /** Where a descriptor names the platform, it names the one that the config has now. */

@@ -231,15 +231,24 @@ export class ImageLayout {
 
   /**
    * Puts a tag on a descriptor and takes it from every other; its entry comes last. All else in index.json stays.
-   * Changes of several processes follow one another, none is lost.
-   * @throws {ConflictError} ERR_KOCI_LOCKED others kept it locked for too long
+   * Changes of several processes follow one another, none is lost. With `from`, only if that is what the tag leads to.
+   * @throws {ConflictError} ERR_KOCI_LOCKED others kept it locked for too long; with `from`, ERR_KOCI_REF_MOVED and
+   * {NotFoundError} ERR_KOCI_REF_NOT_FOUND
    */
-  async setRef(refName: string, descriptor: Descriptor): Promise<void> {
+  async setRef(
+    refName: string,
+    descriptor: Descriptor,
+    options: { from?: Digest | undefined } = {},
+  ): Promise<void> {
+    const { from } = options
     assertRefName(refName)
     const entry = parseDescriptor(descriptor, describe(descriptor))
-    await this.#writable().editIndex(async () =>
-      withRef(await this.#readIndex(), refName, entry),
-    )
+    await this.#writable().editIndex(async () => {
+      const index = await this.#readIndex()
+      if (from !== undefined && findRef(index, refName, this.path).digest !== from)
+        throw createError('REF_MOVED', { subject: `tag ${refName}` })
+      return withRef(index, refName, entry)
+    })
   }
 
   /** Removes a tag; its blobs stay. Tells how many entries had it. Locks as {@link setRef}. */

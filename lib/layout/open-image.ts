@@ -57,6 +57,13 @@ export async function openForChange(options: ImageOptions): Promise<Image> {
   }
 }
 
+/** What the tag of an image that was opened leads to by now, in the same layout. */
+export async function resolveAgain(image: Image, options: ImageOptions): Promise<Image> {
+  const { layout, refName } = image
+  const platform = toPlatform(options.platform)
+  return { layout, ...(await layout.resolve(refName, platform ? { platform } : {})) }
+}
+
 /**
  * Opens the layout that a repack writes to, and in it the image that the bundle was made from. Until the caller closes
  * the layout nothing in it is collected.
