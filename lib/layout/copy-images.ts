@@ -216,15 +216,35 @@ const toNewLayout: Write = async (source, entries, blobs, options) => {
     try {
       const copied = await fill(layout, source, entries, blobs, options)
       await layout.close()
-      renameNew(draft, root)
-      return copied
+      try {
+        renameNew(draft, root)
+        return copied
+      } catch (error) {
+        if (!isError(error, 'CLOBBER')) throw error
+      }
+      return await addDraft(layout, entries, copied, blobs, options)
     } finally {
       await layout.close()
     }
   } catch (error) {
-    await rm(draft, { recursive: true, force: true })
     throw wrapError(error, options.target)
+  } finally {
+    await rm(draft, { recursive: true, force: true })
   }
+}
+
+/** Somebody else made the target meanwhile: what is in the draft is added to it, if it is a layout. */
+async function addDraft(
+  draft: ImageLayout,
+  entries: readonly Descriptor[],
+  copied: readonly CopiedBlob[],
+  blobs: readonly Descriptor[],
+  options: CopyOptions,
+): Promise<CopiedBlob[]> {
+  await kindOf(options)
+  const added = await toLayout(draft, entries, blobs, { ...options, onProgress: undefined })
+  // what is shared with the draft was copied to it, or shared with the source
+  return added.map((blob, at) => (blob.how === 'present' ? blob : (copied[at] ?? blob)))
 }
 
 async function fill(

@@ -127,6 +127,69 @@ async function everywhere(): Promise<void> {
     t.same(readdirSync(target).sort(), ['blobs', 'index.json', 'oci-layout'])
   })
 
+  await t.test('several at once into a layout that is not there make it together', async t => {
+    const dir = temporary(t, 'copy')
+    const source = join(dir, 'source')
+    const target = join(dir, 'new/target')
+    makeWorld(source)
+    const names = ['one', 'two', 'index', 'signature']
+    await Promise.all(names.map(refName => copyImages({ source, refName, target })))
+    t.same(tagsOf(target).map(String).sort(), names.sort())
+    await isWhole(t, target, source)
+    t.same(readdirSync(join(dir, 'new')), ['target'])
+  })
+
+  await t.test('a layout that somebody else makes meanwhile is added to', async t => {
+    const dir = temporary(t, 'copy')
+    const source = join(dir, 'source')
+    const target = join(dir, 'target')
+    const { one } = makeWorld(source)
+    const theirs = addImage(makeLayout(join(dir, 'theirs')), { layers: ['shared'] })
+    writeIndex(join(dir, 'theirs'), [tagged(theirs, 'theirs')])
+    const turns: number[] = []
+    const report = await copyImages({
+      source,
+      refName: 'one',
+      target,
+      onProgress: ({ blobs }) => {
+        turns.push(blobs)
+        if (blobs === 0) renameSync(join(dir, 'theirs'), target)
+      },
+    })
+    t.same(turns, [0, 1, 2, 3], 'told once')
+    t.equal(report.blobs.length, 4)
+    t.equal(count(report)['present'], 1, 'the shared layer')
+    t.same(tagsOf(target), ['theirs', 'one'])
+    await using layout = await ImageLayout.open(target)
+    t.equal((await layout.resolve('one')).descriptor.digest, one.digest)
+    t.match(await verifyLayout(layout), { problems: { length: 0 }, unused: 0 })
+    t.same(readdirSync(dir).sort(), ['source', 'target'])
+    t.same(readdirSync(target).sort(), ['blobs', 'index.json', 'oci-layout'])
+  })
+
+  await t.test('what else is made there meanwhile stays as it is', async t => {
+    const dir = temporary(t, 'copy')
+    const source = join(dir, 'source')
+    makeWorld(source)
+    const makers = {
+      ERR_KOCI_CLOBBER: (target: string) => writeFileSync(target, 'mine'),
+      ERR_KOCI_INVALID_LAYOUT: (target: string) => mkdirSync(target),
+    }
+    for (const [code, make] of Object.entries(makers)) {
+      const target = join(dir, code)
+      const copying = copyImages({
+        source,
+        refName: 'one',
+        target,
+        onProgress: ({ blobs }) => blobs === 0 && make(target),
+      })
+      await t.rejects(copying, { code })
+    }
+    t.equal(readFileSync(join(dir, 'ERR_KOCI_CLOBBER'), 'utf8'), 'mine')
+    t.same(readdirSync(join(dir, 'ERR_KOCI_INVALID_LAYOUT')), [])
+    t.same(readdirSync(dir).sort(), ['ERR_KOCI_CLOBBER', 'ERR_KOCI_INVALID_LAYOUT', 'source'])
+  })
+
   await t.test('what is there is not copied again, unless it is damaged', async t => {
     const dir = temporary(t, 'copy')
     const source = join(dir, 'source')
