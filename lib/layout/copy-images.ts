@@ -11,7 +11,7 @@ import type { Platform } from '../oci/platform.ts'
 import type { Adoption } from './adopt-blob.ts'
 import { writeArchive } from './archive-writer.ts'
 import { ImageLayout } from './image-layout.ts'
-import { renameNew } from './new-file.ts'
+import { renameNewDirectory } from './new-file.ts'
 import { findRef, refNameAnnotation, withoutFullName, withRefName } from './refs.ts'
 import { isDocument, reachable, readChildren } from './reachable.ts'
 
@@ -217,7 +217,7 @@ const toNewLayout: Write = async (source, entries, blobs, options) => {
       const copied = await fill(layout, source, entries, blobs, options)
       await layout.close()
       try {
-        renameNew(draft, root)
+        await renameNewDirectory(draft, root)
         return copied
       } catch (error) {
         if (!isError(error, 'CLOBBER')) throw error

@@ -1,11 +1,12 @@
 // Making an empty layout: put together under a private name, then renamed, so that it is there complete or not at all.
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, rename, rm, rmdir } from 'node:fs/promises'
+import { mkdir, open, rm } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
+import { exists } from '../bundle/directories.ts'
 import { createError, wrapError } from '../errors.ts'
 import { encodeJson } from '../oci/json.ts'
 import { ociTypes } from '../oci/media-type.ts'
-import { adopt, syncDirectory } from './new-file.ts'
+import { adopt, renameNewDirectory, syncDirectory } from './new-file.ts'
 
 /**
  * Makes an empty layout; missing parents are made, too. The path becomes a complete layout at once.
@@ -15,9 +16,11 @@ export async function createLayout(path: string): Promise<void> {
   const root = resolve(path)
   const parent = dirname(root)
   const draft = join(parent, `.${basename(root)}.koci-${randomBytes(8).toString('hex')}`)
+  // before anything is made; what comes to be there later is noticed in the end
+  if (await exists(root))
+    throw createError('CLOBBER', { subject: path, remedy: 'choose another path' })
   try {
     await mkdir(parent, { recursive: true, mode: 0o755 })
-    await claim(root, path)
   } catch (error) {
     throw wrapError(error, path)
   }
@@ -28,22 +31,11 @@ export async function createLayout(path: string): Promise<void> {
     const index = { schemaVersion: 2, mediaType: ociTypes.index, manifests: [] }
     await writeSynced(draft, 'index.json', index)
     await syncDirectory(draft)
-    // over our own empty directory; it fails if something was put into it meanwhile
-    await rename(draft, root)
+    await renameNewDirectory(draft, root)
     await syncDirectory(parent)
   } catch (error) {
     await rm(draft, { recursive: true, force: true })
-    await rmdir(root).catch(() => undefined)
     throw wrapError(error, path)
-  }
-}
-
-async function claim(root: string, subject: string): Promise<void> {
-  try {
-    await mkdir(root, 0o755)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-    throw createError('CLOBBER', { subject, remedy: 'choose another path' }, error)
   }
 }
 

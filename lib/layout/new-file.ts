@@ -1,5 +1,5 @@
 // What all new files of a layout have in common: the permissions and owner of the layout's directory, and durability.
-import { open, stat, type FileHandle } from 'node:fs/promises'
+import { mkdir, open, rename, rmdir, stat, type FileHandle } from 'node:fs/promises'
 import { createError } from '../errors.ts'
 import { AT_FDCWD, cstring, RENAME_NOREPLACE, renameat2 } from '../fs/libc.ts'
 
@@ -48,7 +48,38 @@ export function renameNew(from: string, to: string): void {
   try {
     renameat2(AT_FDCWD, cstring(from), AT_FDCWD, cstring(to), RENAME_NOREPLACE)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-    throw createError('CLOBBER', { subject: to, remedy: 'choose another path' }, error)
+    throw clobberError(error, to)
   }
+}
+
+/**
+ * As {@link renameNew}, for a directory. Where the file system knows no rename that replaces nothing (NFS), the name is
+ * an empty directory's first.
+ * @throws {ConflictError} ERR_KOCI_CLOBBER
+ */
+export async function renameNewDirectory(from: string, to: string): Promise<void> {
+  try {
+    renameNew(from, to)
+    return
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error
+  }
+  try {
+    await mkdir(to)
+  } catch (error) {
+    throw clobberError(error, to)
+  }
+  try {
+    // over our own directory; it fails if something was put into it meanwhile
+    await rename(from, to)
+  } catch (error) {
+    await rmdir(to).catch(() => undefined)
+    throw clobberError(error, to)
+  }
+}
+
+function clobberError(error: unknown, subject: string): unknown {
+  const { code = '' } = error as NodeJS.ErrnoException
+  if (!['EEXIST', 'ENOTEMPTY'].includes(code)) return error
+  return createError('CLOBBER', { subject, remedy: 'choose another path' }, error)
 }

@@ -51,6 +51,13 @@ function start(dir: string, body: string): ReturnType<typeof spawn> {
   })
 }
 
+/** Looks at every turn of the event loop, until it has seen enough or the promise ends. */
+async function lookUntil(promise: Promise<unknown>, look: () => boolean): Promise<void> {
+  const ended = Promise.allSettled([promise]).then(() => true)
+  const turn = (): Promise<boolean> => new Promise(done => setImmediate(done, false))
+  while (!look()) if (await Promise.race([ended, turn()])) return
+}
+
 await t.test('A new layout is complete, empty, and clobbers nothing', async t => {
   const dir = t.testdir({ file: '', empty: {} })
   const path = join(dir, 'a/b/images')
@@ -67,6 +74,42 @@ await t.test('A new layout is complete, empty, and clobbers nothing', async t =>
     await t.rejects(ImageLayout.create(join(dir, name)), { code: 'ERR_KOCI_CLOBBER' }, name)
   await t.rejects(ImageLayout.create(join(dir, 'file/images')), { code: 'ERR_KOCI_IO' })
   t.same(snapshot(dir), before)
+})
+
+await t.test('A new layout is there complete or not at all', async t => {
+  const dir = t.testdir()
+  const path = join(dir, 'images')
+  const making = ImageLayout.create(path)
+  const seen = new Set<string>()
+  await lookUntil(making, () => {
+    if (existsSync(path)) seen.add(readdirSync(path).sort().join())
+    return false
+  })
+  await (await making).close()
+  for (const names of seen) t.equal(names, 'blobs,index.json,oci-layout')
+  t.same(readdirSync(dir), ['images'])
+})
+
+await t.test('What is made in the place of a new layout meanwhile stays as it is', async t => {
+  const dir = t.testdir()
+  for (const name of ['empty', 'full', 'file']) {
+    const path = join(dir, name)
+    const making = ImageLayout.create(path)
+    const refused = t.rejects(making, { code: 'ERR_KOCI_CLOBBER' }, name)
+    await lookUntil(making, () =>
+      readdirSync(dir).some(entry => entry.startsWith(`.${name}.koci-`)),
+    )
+    if (name === 'file') writeFileSync(path, 'mine')
+    else mkdirSync(path)
+    if (name === 'full') writeFileSync(join(path, 'mine'), 'mine')
+    await refused
+  }
+  t.same(readdirSync(dir, { recursive: true, encoding: 'utf8' }).sort(), [
+    'empty',
+    'file',
+    'full',
+    'full/mine',
+  ])
 })
 
 await t.test('Blobs are stored under their digests, whatever was written when', async t => {
