@@ -63,8 +63,8 @@ export class LayoutWriter {
   #files = 0
   /** Those that aren't ended; some may be forgotten by whoever asked for them. */
   readonly #blobs = new Set<BlobWriter>()
-  /** Files that are being made: the private directory can't be removed meanwhile. */
-  readonly #beginnings = new Set<Promise<unknown>>()
+  /** What is under way in the private directory, which can't be removed meanwhile. */
+  readonly #works = new Set<Promise<unknown>>()
 
   constructor(root: string, lockTimeoutMs?: number) {
     this.#root = root
@@ -82,7 +82,7 @@ export class LayoutWriter {
    */
   async createBlob(algorithm: Algorithm): Promise<BlobWriter> {
     const staging = this.#begin()
-    const { path, handle } = await this.#createFile()
+    const { path, handle } = await this.#within(directory => this.#createFile(directory))
     if (staging !== this.#staging) {
       await handle.close()
       throw createError('ABORTED', { subject: this.#root })
@@ -100,42 +100,46 @@ export class LayoutWriter {
    * @throws {IntegrityError} ERR_KOCI_DIGEST_MISMATCH; {NotFoundError} ERR_KOCI_BLOB_NOT_FOUND
    */
   async adoptBlob(source: BlobLocation, digest: Digest, subject: string): Promise<Adoption> {
-    if (await isIntact(blobPath(this.#root, digest), digest)) return 'present'
-    const { path, handle } = await this.#createFile()
-    try {
-      const how = await fill(path, handle, source)
-      const { size } = source
-      const found = await hashLocation({ path, offset: 0, size }, algorithmOf(digest), subject)
-      if (found !== digest)
-        throw createError('DIGEST_MISMATCH', { subject, found, expected: digest })
-      await this.#publishBlob(path, digest)
-      return how
-    } catch (error) {
-      await unlink(path).catch(() => undefined)
-      throw wrapError(error, subject)
-    } finally {
-      await handle.close()
-    }
+    return this.#within(async directory => {
+      if (await isIntact(blobPath(this.#root, digest), digest)) return 'present'
+      const { path, handle } = await this.#createFile(directory)
+      try {
+        const how = await fill(path, handle, source)
+        const written = { path, offset: 0, size: source.size }
+        const found = await hashLocation(written, algorithmOf(digest), subject)
+        if (found !== digest)
+          throw createError('DIGEST_MISMATCH', { subject, found, expected: digest })
+        await this.#publishBlob(path, digest)
+        return how
+      } catch (error) {
+        await unlink(path).catch(() => undefined)
+        throw wrapError(error, subject)
+      } finally {
+        await handle.close()
+      }
+    })
   }
 
   /** Replaces index.json by what `edit` returns; undefined leaves it. Other changes wait, those of other processes, too. */
   async editIndex(edit: () => Promise<unknown>): Promise<void> {
-    await this.#begin()
-    const lock = await lockLayout(this.#root, this.#lockTimeoutMs)
-    try {
-      const document = await edit()
-      if (document !== undefined) await this.#publishIndex(encodeJson(document))
-    } finally {
-      lock.release()
-    }
+    await this.#within(async directory => {
+      const lock = await lockLayout(this.#root, this.#lockTimeoutMs)
+      try {
+        const document = await edit()
+        // in the directory that there is: another one would need the lock
+        if (document !== undefined) await this.#publishIndex(directory, encodeJson(document))
+      } finally {
+        lock.release()
+      }
+    })
   }
 
-  /** Aborts what wasn't committed, and removes the private directory. */
+  /** Aborts what wasn't committed, waits for other changes that have begun, and removes the private directory. */
   async close(): Promise<void> {
     const begun = this.#staging
     if (!begun) return
     this.#staging = undefined
-    await Promise.allSettled(this.#beginnings)
+    await Promise.allSettled(this.#works)
     const blobs = [...this.#blobs]
     await Promise.all(blobs.map(blob => blob.abort()))
     const staging = await begun.catch(() => undefined)
@@ -149,7 +153,7 @@ export class LayoutWriter {
     }
   }
 
-  async #publishIndex(bytes: Buffer): Promise<void> {
+  async #publishIndex(directory: string, bytes: Buffer): Promise<void> {
     const target = join(this.#root, 'index.json')
     if (bytes.length > maxIndexBytes)
       throw createError('LIMIT_EXCEEDED', {
@@ -158,7 +162,7 @@ export class LayoutWriter {
         value: bytes.length,
         maximum: maxIndexBytes,
       })
-    const { path, handle } = await this.#createFile()
+    const { path, handle } = await this.#createFile(directory)
     try {
       await handle.writeFile(bytes)
       await handle.sync()
@@ -185,18 +189,18 @@ export class LayoutWriter {
     }
   }
 
-  async #createFile(): Promise<{ path: string; handle: FileHandle }> {
-    const beginning = this.#openFile()
-    this.#beginnings.add(beginning)
+  /** Works in the private directory; closing waits for that. */
+  async #within<Result>(work: (directory: string) => Promise<Result>): Promise<Result> {
+    const working = this.#begin().then(({ path }) => work(path))
+    this.#works.add(working)
     try {
-      return await beginning
+      return await working
     } finally {
-      this.#beginnings.delete(beginning)
+      this.#works.delete(working)
     }
   }
 
-  async #openFile(): Promise<{ path: string; handle: FileHandle }> {
-    const { path: directory } = await this.#begin()
+  async #createFile(directory: string): Promise<{ path: string; handle: FileHandle }> {
     const path = join(directory, String(this.#files++))
     try {
       const handle = await open(path, 'wx', 0o600)

@@ -184,6 +184,45 @@ await t.test(
   },
 )
 
+await t.test(
+  'Closing waits for tags that are being set, and blobs that are taken over',
+  async t => {
+    const dir = makeLayout(join(t.testdir(), 'images'))
+    const image = addImage(dir)
+    const names: string[] = []
+    for (let turns = 0; turns < 40; turns++) {
+      const layout = await ImageLayout.open(dir, { lockTimeoutMs: 20_000 })
+      const bytes = Buffer.from(`blob ${turns}`)
+      const digest = digestOf(bytes)
+      const path = join(dir, '..', 'blob')
+      writeFileSync(path, bytes)
+      const changes = Promise.all([
+        layout.setRef(`t${turns}`, image),
+        layout.adoptBlob(
+          { path, offset: 0, size: bytes.length },
+          { mediaType: 'a/b', digest, size: bytes.length },
+        ),
+      ])
+      for (let turn = 0; turn < turns; turn++) await new Promise(setImmediate)
+      await layout.close()
+      await changes
+      t.same(readFileSync(fileOf(dir, { digest })), bytes)
+      names.push(`t${turns}`)
+    }
+    await using layout = await ImageLayout.open(dir)
+    t.same(
+      (await layout.refs()).map(({ refName }) => refName),
+      names,
+    )
+    t.same(
+      openFiles().filter(file => file.startsWith(dir)),
+      [],
+      'nothing of it is open',
+    )
+    t.same(readdirSync(dir).sort(), ['blobs', 'index.json', 'oci-layout'])
+  },
+)
+
 await t.test('Storing a blob that is there succeeds, and mends a damaged one', async t => {
   const dir = makeLayout(t.testdir())
   await using layout = await ImageLayout.open(dir)
