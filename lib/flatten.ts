@@ -19,7 +19,6 @@ export interface FlattenOptions extends ChangeOptions {
   readonly compress?: Compress | undefined
   /** Of the new layer's descriptor. */
   readonly annotations?: Readonly<Record<string, string>> | undefined
-  readonly signal?: AbortSignal | undefined
 }
 
 /**

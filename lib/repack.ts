@@ -48,7 +48,7 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
   return runOnce(app, options.bundle, options.signal, async run => {
     const bundle = await Bundle.open(options.bundle)
     run.closing(() => bundle.release())
-    const { image, refName } = await openTarget(options.image, bundle)
+    const { image, refName } = await openTarget(options.image, bundle, run.signal)
     run.closing(() => image.layout.close())
 
     const layers = layersOf(image)

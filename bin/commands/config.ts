@@ -54,7 +54,9 @@ export const config: Command = {
     const history = readHistory(args, 'config')
     const edits = readEdits(args)
     const { configureImage } = await import('../../lib/layout/change-image.ts')
-    const made = await configureImage({ image, platform, newRefName, history }, edits)
+    const { signal } = session
+    const options = { image, platform, newRefName, history, signal }
+    const made = await configureImage(options, edits)
     if (session.json) session.printJson(madeImage(made))
   },
 }

@@ -17,7 +17,7 @@ export const gc: Command = {
     const { collectGarbage } = await import('../../lib/layout/gc.ts')
     await using layout = await ImageLayout.open(path)
     const dryRun = args.has('dry-run')
-    const report = await collectGarbage(layout, { dryRun })
+    const report = await collectGarbage(layout, { dryRun, signal: session.signal })
     if (session.json) session.printJson(report)
     else if (dryRun)
       for (const name of [...report.removed, ...report.staging])

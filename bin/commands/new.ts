@@ -11,12 +11,12 @@ export const newCommand: Command = {
     'set, the image is made at that time.',
   examples: ['koci new --image images:scratch'],
 
-  async run(args) {
+  async run(args, { signal }) {
     const { path, refName } = readImage(args)
     const platform = readPlatform(args)
     const { ImageLayout } = await import('../../lib/layout/image-layout.ts')
     const { createImage } = await import('../../lib/layout/create-image.ts')
-    await using layout = await ImageLayout.open(path)
+    await using layout = await ImageLayout.open(path, { signal })
     await createImage(layout, refName, platform)
   },
 }

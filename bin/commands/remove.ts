@@ -9,10 +9,10 @@ export const remove: Command = {
   notes: 'The blobs stay in the layout. A tag that is not there is no error.',
   examples: ['koci rm --image images:old'],
 
-  async run(args) {
+  async run(args, { signal }) {
     const { path, refName } = readImage(args)
     const { ImageLayout } = await import('../../lib/layout/image-layout.ts')
-    await using layout = await ImageLayout.open(path)
+    await using layout = await ImageLayout.open(path, { signal })
     await layout.removeRef(refName)
   },
 }

@@ -9,7 +9,7 @@ export const tag: Command = {
   notes: 'If the new tag exists it is moved.',
   examples: ['koci tag --image images:1.2.3 latest'],
 
-  async run(args) {
+  async run(args, { signal }) {
     const { path, refName } = readImage(args)
     const [newName = ''] = args.positionals
     const { assertRefName } = await import('../../lib/oci/reference.ts')
@@ -17,7 +17,7 @@ export const tag: Command = {
     const { ImageLayout } = await import('../../lib/layout/image-layout.ts')
     const { findRef, withoutFullName } = await import('../../lib/layout/refs.ts')
 
-    await using layout = await ImageLayout.open(path)
+    await using layout = await ImageLayout.open(path, { signal })
     // what the tag leads to is to stay until the new one leads there, too
     await layout.hold()
     const manifests = await layout.roots()

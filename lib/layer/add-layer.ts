@@ -16,7 +16,6 @@ export interface AddLayerOptions extends ChangeOptions {
   readonly compress?: Compress | undefined
   /** Of the new layer's descriptor. */
   readonly annotations?: Readonly<Record<string, string>> | undefined
-  readonly signal?: AbortSignal | undefined
   readonly warn?: ((warning: Warning) => void) | undefined
 }
 

@@ -22,6 +22,7 @@ export interface ChangeOptions extends ImageOptions {
   readonly newRefName?: string | undefined
   /** What the new history entry says; `false` adds none. */
   readonly history?: HistoryOptions | false | undefined
+  readonly signal?: AbortSignal | undefined
 }
 
 /** Each time that somebody else is quicker, they are done: only who never ends can be in the way more often. */

@@ -197,7 +197,7 @@ const toArchive: Write = async (source, entries, blobs, options) => {
 }
 
 const toLayout: Write = async (source, entries, blobs, options) => {
-  const layout = await ImageLayout.open(options.target)
+  const layout = await ImageLayout.open(options.target, { signal: options.signal })
   try {
     return await fill(layout, source, entries, blobs, options)
   } finally {

@@ -32,12 +32,12 @@ export interface GarbageReport {
  */
 export async function collectGarbage(
   layout: ImageLayout,
-  options: { dryRun?: boolean } = {},
+  options: { dryRun?: boolean; signal?: AbortSignal } = {},
 ): Promise<GarbageReport> {
   if (layout.readOnly)
     throw createError('READ_ONLY', { subject: layout.path, reason: 'it is an archive' })
   const { root } = layout
-  const layoutLock = await lockLayout(root)
+  const layoutLock = await lockLayout(root, { signal: options.signal })
   const stagingLocks: Pick<Lock, 'release'>[] = []
   try {
     const staging = (await names(root)).filter(name => name.startsWith(stagingPrefix))

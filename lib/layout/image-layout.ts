@@ -22,7 +22,7 @@ import type { Adoption } from './adopt-blob.ts'
 import type { BlobWriter } from './blob-writer.ts'
 import { DirectorySource } from './directory-source.ts'
 import { createLayout } from './create-layout.ts'
-import { LayoutWriter } from './layout-writer.ts'
+import { LayoutWriter, type WaitOptions } from './layout-writer.ts'
 import {
   findRef,
   parseLayoutIndex,
@@ -55,34 +55,26 @@ export class ImageLayout {
   readonly #writer: LayoutWriter | undefined
   readonly #spill = new Spill()
 
-  private constructor(
-    path: string,
-    root: string,
-    source: LayoutSource,
-    lockTimeoutMs: number | undefined,
-  ) {
+  private constructor(path: string, root: string, source: LayoutSource, waiting: WaitOptions) {
     this.path = path
     this.root = root
     this.#source = source
     this.readOnly = !(source instanceof DirectorySource)
-    this.#writer = this.readOnly ? undefined : new LayoutWriter(root, lockTimeoutMs)
+    this.#writer = this.readOnly ? undefined : new LayoutWriter(root, waiting)
   }
 
   /**
    * Opens a layout directory, an OCI archive, or what `docker save` wrote. Nothing is written until something is put in.
-   * `lockTimeoutMs` is how long changes wait for those of others; a minute by default.
+   * Changes wait for those of others as `options` say.
    * @throws {FormatError} ERR_KOCI_INVALID_LAYOUT, ERR_KOCI_BAD_ARCHIVE
    * @throws {UnsupportedError} ERR_KOCI_UNSUPPORTED_VERSION
    */
-  static async open(
-    path: string,
-    options: { lockTimeoutMs?: number } = {},
-  ): Promise<ImageLayout> {
+  static async open(path: string, options: WaitOptions = {}): Promise<ImageLayout> {
     const root = resolve(path)
     const source = (await isDirectory(root))
       ? await DirectorySource.open(root)
       : await openArchive(root)
-    return new ImageLayout(path, root, source, options.lockTimeoutMs)
+    return new ImageLayout(path, root, source, options)
   }
 
   /**
@@ -232,8 +224,8 @@ export class ImageLayout {
   /**
    * Puts a tag on a descriptor and takes it from every other; its entry comes last. All else in index.json stays.
    * Changes of several processes follow one another, none is lost. With `from`, only if that is what the tag leads to.
-   * @throws {ConflictError} ERR_KOCI_LOCKED others kept it locked for too long; with `from`, ERR_KOCI_REF_MOVED and
-   * {NotFoundError} ERR_KOCI_REF_NOT_FOUND
+   * @throws {ConflictError} ERR_KOCI_LOCKED others kept it locked for too long; {SystemError} ERR_KOCI_ABORTED; with `from`,
+   * {ConflictError} ERR_KOCI_REF_MOVED and {NotFoundError} ERR_KOCI_REF_NOT_FOUND
    */
   async setRef(
     refName: string,

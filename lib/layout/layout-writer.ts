@@ -30,13 +30,22 @@ import { maxIndexBytes } from './source.ts'
 /** How the private directories of writers are called. */
 export const stagingPrefix = '.koci-'
 
+/** How changes of a layout wait for those of others. */
+export interface WaitOptions {
+  /** @default a minute */
+  readonly lockTimeoutMs?: number | undefined
+  /** Ends the waiting. */
+  readonly signal?: AbortSignal | undefined
+}
+
 /**
  * Takes the lock under which index.json is changed and writers begin: the file `oci-layout`, which nobody replaces (NFS
  * doesn't lock directories).
- * @throws {ConflictError} ERR_KOCI_LOCKED after `timeoutMs`, by default a minute
+ * @throws {ConflictError} ERR_KOCI_LOCKED after `lockTimeoutMs`; {SystemError} ERR_KOCI_ABORTED
  */
-export function lockLayout(root: string, timeoutMs = 60_000): Promise<Lock> {
-  return acquireLock(join(root, 'oci-layout'), { create: false, timeoutMs })
+export function lockLayout(root: string, options: WaitOptions = {}): Promise<Lock> {
+  const { lockTimeoutMs: timeoutMs = 60_000, signal } = options
+  return acquireLock(join(root, 'oci-layout'), { create: false, timeoutMs, signal })
 }
 
 /** The lock that the owner of a private directory holds for as long as it lives. */
@@ -58,7 +67,7 @@ export function tryLockLeftOver(staging: string): Pick<Lock, 'release'> | undefi
 /** Writes into one layout directory (an absolute path). */
 export class LayoutWriter {
   readonly #root: string
-  readonly #lockTimeoutMs: number | undefined
+  readonly #waiting: WaitOptions | undefined
   #staging: Promise<{ path: string; lock: Lock }> | undefined
   #files = 0
   /** Those that aren't ended; some may be forgotten by whoever asked for them. */
@@ -66,9 +75,9 @@ export class LayoutWriter {
   /** What is under way in the private directory, which can't be removed meanwhile. */
   readonly #works = new Set<Promise<unknown>>()
 
-  constructor(root: string, lockTimeoutMs?: number) {
+  constructor(root: string, waiting?: WaitOptions) {
     this.#root = root
-    this.#lockTimeoutMs = lockTimeoutMs
+    this.#waiting = waiting
   }
 
   /** From here on the garbage collector keeps away, until `close`. */
@@ -123,7 +132,7 @@ export class LayoutWriter {
   /** Replaces index.json by what `edit` returns; undefined leaves it. Other changes wait, those of other processes, too. */
   async editIndex(edit: () => Promise<unknown>): Promise<void> {
     await this.#within(async directory => {
-      const lock = await lockLayout(this.#root, this.#lockTimeoutMs)
+      const lock = await lockLayout(this.#root, this.#waiting)
       try {
         const document = await edit()
         // in the directory that there is: another one would need the lock
@@ -227,7 +236,7 @@ export class LayoutWriter {
 
   async #createStaging(): Promise<{ path: string; lock: Lock }> {
     // under the layout's lock, so that the garbage collector either sees this writer or is done before it
-    const layoutLock = await lockLayout(this.#root, this.#lockTimeoutMs)
+    const layoutLock = await lockLayout(this.#root, this.#waiting)
     const path = join(this.#root, `${stagingPrefix}${randomBytes(8).toString('hex')}`)
     try {
       await mkdir(path, 0o700)

@@ -43,10 +43,12 @@ export async function openImage(options: ImageOptions): Promise<Image> {
  * As {@link openImage}, for a change of the image, with all of its layers. Until the caller closes the layout nothing in it is collected.
  * @throws {UnsupportedError} ERR_KOCI_READ_ONLY for a layout in a tar file
  */
-export async function openForChange(options: ImageOptions): Promise<Image> {
+export async function openForChange(
+  options: ImageOptions & { readonly signal?: AbortSignal | undefined },
+): Promise<Image> {
   const { path, refName } = toReference(options.image)
   const platform = toPlatform(options.platform)
-  const layout = await ImageLayout.open(path)
+  const layout = await ImageLayout.open(path, { signal: options.signal })
   try {
     assertWritable(layout)
     await layout.hold()
@@ -72,6 +74,7 @@ export async function resolveAgain(image: Image, options: ImageOptions): Promise
 export async function openTarget(
   image: string | ImageReference,
   bundle: Bundle,
+  signal: AbortSignal,
 ): Promise<{ image: Image; refName: string }> {
   const { path: directory, refName } = toReference(image)
   if (bundle.ready?.layers)
@@ -79,7 +82,7 @@ export async function openTarget(
       subject: bundle.path,
       reason: 'it has only some layers of its image, and there is no image of these to change',
     })
-  const layout = await ImageLayout.open(directory)
+  const layout = await ImageLayout.open(directory, { signal })
   try {
     assertWritable(layout)
     // the base may have no tag any more: what the new image shares with it must not be collected meanwhile

@@ -1,7 +1,10 @@
+import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
+import { tryLock, type Lock } from '../../lib/fs/lock.ts'
 import { ImageLayout } from '../../lib/layout/image-layout.ts'
 import { makeImage } from '../support/image.ts'
 import { makeMemoryDir } from '../support/memory-dir.ts'
@@ -143,3 +146,30 @@ await t.test(
     t.equal(readdirSync(path.join(cwd, 'bundle/rootfs')).length, 100)
   },
 )
+
+await t.test('SIGINT is heard while others keep the layout locked', async t => {
+  const cwd = t.testdir()
+  const images = path.join(cwd, 'images')
+  await makeImage(images, 'a', { layers: [] })
+  execFileSync('mkfifo', [path.join(cwd, 'layer')])
+  const blobs = (): number => readdirSync(path.join(images, 'blobs/sha256')).length
+  const before = blobs()
+  let lock: Lock | undefined
+  let feeding: Promise<void> | undefined
+  const isWaiting = (): boolean => {
+    // all but the tag is made: layer, config, manifest
+    if (lock) return blobs() === before + 3
+    if (!readdirSync(images).some(name => name.startsWith('.koci-'))) return false
+    lock = tryLock(path.join(images, 'oci-layout'), { create: false })
+    if (lock) feeding = writeFile(path.join(cwd, 'layer'), Buffer.alloc(1024))
+    return false
+  }
+  const args = ['raw', 'add-layer', '--image', 'images:a', 'layer']
+  const { code, stderr } = await interrupt(args, cwd, isWaiting, ['SIGINT'])
+  await feeding
+  lock?.release()
+  t.equal(code, 130)
+  t.match(stderr, /aborted \[ERR_KOCI_ABORTED\]\n$/)
+  await using layout = await ImageLayout.open(images)
+  t.equal((await layout.resolve('a')).layers.length, 0)
+})

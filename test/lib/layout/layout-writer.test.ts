@@ -391,6 +391,20 @@ await t.test('A change gives up when others keep the lock for too long', async t
   t.same(snapshot(dir), before)
 })
 
+await t.test('A change that is aborted stops waiting for others', async t => {
+  const dir = makeLayout(t.testdir())
+  const image = addImage(dir)
+  using lock = tryLock(join(dir, 'oci-layout'), { create: false })
+  t.ok(lock)
+  const before = snapshot(dir)
+  const abort = new AbortController()
+  await using layout = await ImageLayout.open(dir, { signal: abort.signal })
+  const refused = t.rejects(layout.setRef('a', image), { code: 'ERR_KOCI_ABORTED' })
+  setTimeout(() => abort.abort(), 100)
+  await refused
+  t.same(snapshot(dir), before)
+})
+
 await t.test('An index.json that could not be read again is not written', async t => {
   const dir = makeLayout(t.testdir())
   const image = addImage(dir)
