@@ -1,6 +1,7 @@
 // What middleware sees: one `Context` a run, from which each step's context inherits. What is shared is read-only, or is
 // changed in place: assigning to it would only shadow it, so the types forbid it.
 import { inspect } from 'node:util'
+import type { Packed } from './adopt-image.ts'
 import type { Koci } from './application.ts'
 import type { Bundle } from './bundle/bundle.ts'
 import type { RuntimeConfig } from './bundle/runtime-config.ts'
@@ -134,10 +135,8 @@ export type PackContext = Context & {
 }
 
 /** `refresh`: `committed` is the image that the bundle is now based on, with `newLayers`; `packed` what the new one holds. */
-export type RefreshContext = Context & {
-  readonly committed: ResolvedImage
-  readonly newLayers: readonly Layer[]
-  readonly packed: ChangeList
-  /** Of the files as they were packed: what doesn't fit has changed since. */
-  readonly packedHashes: FileHashes
-}
+export type RefreshContext = Context &
+  Pick<Packed, 'packed' | 'packedHashes' | 'packedRecord'> & {
+    readonly committed: ResolvedImage
+    readonly newLayers: readonly Layer[]
+  }

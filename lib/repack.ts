@@ -3,6 +3,7 @@
 import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
 import { assertNoneMountedOver } from './bundle/mounted.ts'
+import { RecordBuilder } from './bundle/record-builder.ts'
 import { ChangeList } from './change-list.ts'
 import { Context, type PackContext, type RepackContext } from './context.ts'
 import { createError } from './errors.ts'
@@ -64,6 +65,7 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     let changes = new ChangeList([])
     let adopted: Context = context
     const hashes = new FileHashes()
+    let packed: RecordBuilder | undefined
     const pack = async (): Promise<void> => {
       // the new layer is going to be extracted: what can't be is better known before there is a new image
       if (context.keepLayer || (options.refresh && extraction.layering === 'stacked'))
@@ -72,13 +74,18 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
       if (extraction.layering === 'stacked') await placeLayers(run, context)
       changes = await listChanges(run, context)
       app.tell('repack:delta', { run: run.id, changes: changes.length })
+      // what the bundle is based on then is what was packed, whatever happens to it meanwhile
+      if (options.refresh) packed = new RecordBuilder(changes.length + 1)
       const layer =
-        changes.length === 0 ? undefined : await packLayer(run, context, changes, hashes)
+        changes.length === 0
+          ? undefined
+          : await packLayer(run, context, changes, hashes, packed)
       run.signal.throwIfAborted()
       context.committed = await commitImage(image, refName, layer, options.history)
       adopted = await adoptImage(run, context, context.committed, {
         packed: changes,
         packedHashes: hashes,
+        packedRecord: packed?.finish(0n),
       })
     }
     try {
@@ -105,11 +112,12 @@ async function packLayer(
   context: RepackContext,
   changes: ChangeList,
   hashes: FileHashes,
+  packed: RecordBuilder | undefined,
 ): Promise<NewLayer> {
   assertNoneMountedOver(context.rootfs, changes)
   const own: PackContext = context.with({ changes, hashes, entries: undefined })
   await run.app.step('pack', run, own, async () => {
-    own.entries = packEntries(own)
+    own.entries = packEntries(own, packed)
   })
   if (!own.entries)
     throw createError('NOT_REPACKED', {

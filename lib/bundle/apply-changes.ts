@@ -1,5 +1,6 @@
-// The record after a repack: the old one with the packed changes applied. Only what was packed is looked at, so that
-// changes which were not (masked, filtered) are found again next time; everything else is copied in whole blocks.
+// The record after a repack: the old one with the packed changes applied, as they were when they were packed. Nothing else is
+// looked at, so that changes which were not (masked, filtered) are found again next time, and so is what changed since;
+// everything else is copied in whole blocks.
 import type { Change } from '../change.ts'
 import { createError } from '../errors.ts'
 import { readXattrs, XattrReader } from '../fs/entry-xattrs.ts'
@@ -28,14 +29,20 @@ export interface ApplyOptions {
    * now, and taken as packed.
    */
   readonly packed?: KnownHashes | undefined
+  /**
+   * With `packed`: a row for each change, in their order, with what was packed. It is recorded instead of what is on disk
+   * now, so that what was changed since counts as changed. Of a row whose mode is 0, or that is missing, nothing is known.
+   */
+  readonly packedRecord?: TreeRecord | undefined
   /** For messages. */
   readonly subject?: string | undefined
   readonly signal?: AbortSignal | undefined
 }
 
 /**
- * A new record: the old one, with `A` and `M` as they are on disk now, and `D` gone with everything beneath.
- * What was packed and has vanished since is recorded as something that is missing. The old record isn't changed.
+ * A new record: the old one, with `A` and `M` as they were packed or, where that isn't known, as they are on disk now, and `D`
+ * gone with everything beneath. What should be on disk and has vanished is recorded as something that is missing. The old
+ * record isn't changed.
  * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED; {BreakoutError} ERR_KOCI_PATH_ESCAPE a path with `..`, `.` or
  * empty components; {SystemError} ERR_KOCI_IO, ERR_KOCI_ABORTED
  */
@@ -56,11 +63,14 @@ export async function applyChanges(
 /** The changes as a tree of names, latin1. */
 interface ChangeNode {
   kind: Change['kind'] | undefined
+  /** Its place in the list of changes, or -1. */
+  place: number
   readonly children: Map<string, ChangeNode>
 }
 
 function changeTree(changes: Iterable<Change>): ChangeNode {
-  const top: ChangeNode = { kind: undefined, children: new Map() }
+  const top = newNode()
+  let place = 0
   for (const { kind, rawPath } of changes) {
     let node = top
     if (rawPath.length > 0)
@@ -68,12 +78,17 @@ function changeTree(changes: Iterable<Change>): ChangeNode {
         if (name === '' || name === '.' || name === '..')
           throw createError('PATH_ESCAPE', { subject: rawPath, reason: 'not a plain path' })
         let child = node.children.get(name)
-        if (!child) node.children.set(name, (child = { kind: undefined, children: new Map() }))
+        if (!child) node.children.set(name, (child = newNode()))
         node = child
       }
     node.kind = kind
+    node.place = place++
   }
   return top
+}
+
+function newNode(): ChangeNode {
+  return { kind: undefined, place: -1, children: new Map() }
 }
 
 /** An entry of the new record. */
@@ -83,7 +98,9 @@ interface Item {
   /** In the old record, or -1. */
   readonly oldRow: number
   readonly changes: ChangeNode | undefined
-  /** Set where it was looked at; without it and with an old row the entry is copied. */
+  /** In the record of what was packed, or -1. */
+  readonly packedRow: number
+  /** Set where it was looked at; otherwise the entry is copied from the record that has it. */
   readonly stat: Stat | undefined
 }
 
@@ -98,6 +115,7 @@ class Application {
   readonly #root: Rooted
   readonly #record: TreeRecord
   readonly #packed: KnownHashes | undefined
+  readonly #packedRecord: TreeRecord | undefined
   readonly #turns: Turns
   readonly #hasher: FileHasher
   readonly #xattrs = new XattrReader()
@@ -107,6 +125,7 @@ class Application {
     this.#root = root
     this.#record = record
     this.#packed = options.packed
+    this.#packedRecord = options.packedRecord
     this.#turns = new Turns(options.signal, subject)
     this.#hasher = new FileHasher(this.#turns)
     this.#builder = new RecordBuilder(record.count + 64)
@@ -116,12 +135,14 @@ class Application {
     const root = this.#root
     const time = freshTime(root)
     this.#turns.check()
+    const packedRow = this.#packedRow(top)
     const rootItem: Item = {
       key: '',
       name: root.root.name,
       oldRow: 0,
       changes: top,
-      stat: top.kind === undefined ? undefined : statRoot(root),
+      packedRow,
+      stat: top.kind === undefined || packedRow !== -1 ? undefined : statRoot(root),
     }
     const frames = [await this.#enter(rootItem, root.root)]
     for (let frame = frames.at(-1); frame; frame = frames.at(-1)) {
@@ -151,8 +172,10 @@ class Application {
     return { row, node, directories, next: 0 }
   }
 
-  #addDirectory({ name, oldRow, stat }: Item, node: DirNode | undefined): number {
+  #addDirectory(item: Item, node: DirNode | undefined): number {
+    const { name, oldRow, packedRow, stat } = item
     const builder = this.#builder
+    if (packedRow !== -1) return this.#addPacked(packedRow)
     if (!stat) return builder.copy(this.#record, oldRow, oldRow + 1)
     const row = builder.add(stat, name, 0, name.length - 1)
     // it may hold names that weren't packed: it has to be listed again
@@ -161,7 +184,15 @@ class Application {
     return row
   }
 
-  #isDirectory({ oldRow, stat }: Item): boolean {
+  /** It is looked at again next time: since it was packed it may have changed. */
+  #addPacked(packedRow: number): number {
+    const row = this.#builder.copy(this.#packedRecord as TreeRecord, packedRow, packedRow + 1)
+    this.#builder.distrust(row)
+    return row
+  }
+
+  #isDirectory({ oldRow, packedRow, stat }: Item): boolean {
+    if (packedRow !== -1) return (this.#packedRecord as TreeRecord).isDirectory(packedRow)
     if (stat) return (stat.mode & S_IFMT) === S_IFDIR
     return oldRow !== -1 && this.#record.isDirectory(oldRow)
   }
@@ -195,19 +226,27 @@ class Application {
     changes: ChangeNode | undefined,
     node: DirNode | undefined,
   ): Item {
-    if (changes?.kind === undefined) return { key, name, oldRow: row, changes, stat: undefined }
-    const stat = node && statEntry(this.#root.fdOf(node), name)
-    if (!stat) return { key, name, oldRow: -1, changes, stat }
+    if (changes?.kind === undefined)
+      return { key, name, oldRow: row, changes, packedRow: -1, stat: undefined }
+    const packedRow = this.#packedRow(changes)
+    const stat = packedRow === -1 && node ? statEntry(this.#root.fdOf(node), name) : undefined
+    const found: Item = { key, name, oldRow: -1, changes, packedRow, stat }
+    if (row === -1 || (packedRow === -1 && !stat)) return found
     // beneath what wasn't a directory, or isn't one any more, nothing recorded counts
-    const isDirectory = (stat.mode & S_IFMT) === S_IFDIR
-    const isSameKind = row !== -1 && this.#record.isDirectory(row) === isDirectory
-    return { key, name, oldRow: isSameKind ? row : -1, changes, stat }
+    const isSameKind = this.#record.isDirectory(row) === this.#isDirectory(found)
+    return isSameKind ? { ...found, oldRow: row } : found
+  }
+
+  #packedRow({ place }: ChangeNode): number {
+    const mode = this.#packedRecord?.columns.mode[place]
+    return mode === undefined || mode === 0 ? -1 : place
   }
 
   async #addFile(item: Item, node: DirNode | undefined): Promise<void> {
-    const { name, oldRow, stat } = item
+    const { name, oldRow, packedRow, stat } = item
     const builder = this.#builder
-    if (stat && node) {
+    if (packedRow !== -1) this.#addPackedFile(packedRow)
+    else if (stat && node) {
       const fd = this.#root.fdOf(node)
       const row = builder.add(stat, name, 0, name.length - 1)
       const extra = extraOf(fd, name, stat, this.#xattrs)
@@ -215,6 +254,18 @@ class Application {
       if ((stat.mode & S_IFMT) === S_IFREG) await this.#setHash(row, fd, name, stat)
     } else if (oldRow !== -1) builder.copy(this.#record, oldRow, oldRow + 1)
     else builder.add(missing, name, 0, name.length - 1)
+  }
+
+  #addPackedFile(packedRow: number): void {
+    const row = this.#addPacked(packedRow)
+    const { mode, ino, size, mtime } = (this.#packedRecord as TreeRecord).columns
+    if (((mode[packedRow] as number) & S_IFMT) !== S_IFREG) return
+    const hash = this.#asPacked({
+      ino: ino[packedRow] as bigint,
+      size: size[packedRow] as number,
+      mtime: mtime[packedRow] as bigint,
+    })
+    if (hash) this.#builder.setHash(row, hash.sha256)
   }
 
   async #setHash(row: number, fd: number, name: CString, stat: Stat): Promise<void> {
@@ -226,7 +277,9 @@ class Application {
     if (this.#packed) this.#builder.distrust(row)
   }
 
-  #asPacked(stat: Stat): { readonly sha256: Uint8Array } | undefined {
+  #asPacked(
+    stat: Pick<Stat, 'ino' | 'size' | 'mtime'>,
+  ): { readonly sha256: Uint8Array } | undefined {
     const packed = this.#packed?.get(stat.ino)
     return packed?.size === stat.size && packed.mtime === stat.mtime ? packed : undefined
   }

@@ -1,6 +1,8 @@
 // Changes become the entries of a new layer: what is there is read through descriptors, what is gone becomes a whiteout.
 // Everything is opened relative to its directory, one component at a time: the rootfs may belong to somebody else.
 import { createHash } from 'node:crypto'
+import type { Extra } from '../bundle/extra.ts'
+import type { RecordBuilder, Row } from '../bundle/record-builder.ts'
 import type { Change } from '../change.ts'
 import { createError, KociError, wrapError } from '../errors.ts'
 import type { Warning } from '../events.ts'
@@ -10,6 +12,8 @@ import {
   cstring,
   pread,
   readlinkat,
+  S_IFBLK,
+  S_IFCHR,
   S_IFMT,
   S_IFREG,
   statx,
@@ -28,6 +32,7 @@ import type { LayerEntry } from './layer-writer.ts'
 import { decodeRootlessOwner, rootlessXattr } from './rootless-owner.ts'
 
 const pieceSize = 1 << 20
+const emptySum = createHash('sha256').digest()
 const slash = 0x2f
 
 /** What never enters a layer: labels and lists that belong to the machine. */
@@ -58,16 +63,21 @@ export interface PackSource {
 /**
  * The end of the chain of `pack`: yields the entries of `ctx.changes`, in their order.
  * The first name of an inode is the file, further ones are hard links to it. Sockets are left out with a warning.
- * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED if something changes while it is read
+ *
+ * `packed` gets a row for each change, in their order: what the entry was made from, without the content's sum. That of
+ * something that is gone is empty: its mode is 0.
+ * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED if something changes while it is read; {LimitError}
+ * ERR_KOCI_LIMIT_EXCEEDED with `packed`, for more link targets and extended attributes than a record can have
  */
 export async function* packEntries(
   context: PackSource,
+  packed?: RecordBuilder,
 ): AsyncGenerator<LayerEntry, void, undefined> {
-  const packer = new Packer(context)
+  const packer = new Packer(context, packed)
   try {
     for (const change of context.changes) {
       assertNotAborted(context.signal, context.rootfs)
-      const entry = change.kind === 'D' ? whiteout(change) : packer.describe(change)
+      const entry = change.kind === 'D' ? packer.whiteout(change) : packer.describe(change)
       if (entry) yield entry
       if (change.opaque && entry?.type === 'directory')
         yield { ...whiteout(change), type: 'opaqueWhiteout' }
@@ -94,11 +104,18 @@ class Packer {
   #last: { readonly rawPath: Buffer; readonly node: DirNode }
   /** By device and inode, the first name of each file that has several. */
   readonly #links = new Map<string, Buffer>()
+  readonly #packed: RecordBuilder | undefined
 
-  constructor(context: PackSource) {
+  constructor(context: PackSource, packed: RecordBuilder | undefined) {
     this.#context = context
+    this.#packed = packed
     this.#root = openTree(context.rootfs)
     this.#last = { rawPath: Buffer.alloc(0), node: this.#root.root }
+  }
+
+  whiteout(change: Change): LayerEntry {
+    this.#note(change.rawPath, gone, {})
+    return whiteout(change)
   }
 
   /** The entry for something that is there; undefined for what can't be in a layer. */
@@ -109,13 +126,16 @@ class Packer {
       if (rawPath.length === 0 && root.widened) stat.mode = root.stat.mode
       const type = entryTypes[stat.mode & S_IFMT]
       if (leaf && type === 'directory') throw createError('FILE_CHANGED', { subject: rawPath })
+      const first = type === 'directory' ? undefined : this.#firstName(rawPath, stat)
+      const found = first && !this.#packed ? [] : xattrsOf(dirfd, name, stat)
+      const rawLinkname = type === 'symlink' ? readlinkat(dirfd, name) : undefined
+      this.#note(rawPath, stat, { rawLinkname, device: deviceOf(stat), xattrs: found })
       if (type === undefined) {
         const message = `${printable(rawPath)}: a socket can't be in a layer`
         this.#context.warn({ code: 'SOCKET_SKIPPED', message })
         return undefined
       }
-      const first = type === 'directory' ? undefined : this.#firstName(rawPath, stat)
-      const xattrs = first ? [] : packedXattrs(dirfd, name, stat)
+      const xattrs = first ? [] : found.filter(isPacked)
       const entry: LayerEntry = {
         rawPath,
         type: first ? 'hardlink' : type,
@@ -125,8 +145,12 @@ class Packer {
         mtime: stat.mtime,
       }
       if (first) return { ...entry, rawLinkname: first }
-      if (type === 'symlink') return { ...entry, rawLinkname: readlinkat(dirfd, name), xattrs }
-      if (type === 'file') return { ...entry, xattrs, body: () => this.#body(rawPath, stat) }
+      if (rawLinkname) return { ...entry, rawLinkname, xattrs }
+      if (type === 'file') {
+        // nobody asks for a body of no bytes
+        if (stat.size === 0) this.#context.hashes?.add(stat.ino, emptySum, 0, stat.mtime)
+        return { ...entry, xattrs, body: () => this.#body(rawPath, stat) }
+      }
       return { ...entry, xattrs, devmajor: stat.rdevMajor, devminor: stat.rdevMinor }
     })
   }
@@ -134,6 +158,12 @@ class Packer {
   /** Gives back what was opened, and the modes of directories that had to be made readable. */
   close(): void {
     closeTree(this.#root)
+  }
+
+  #note(rawPath: Buffer, values: Row, extra: Extra): void {
+    const name = rawPath.lastIndexOf(slash) + 1
+    const row = this.#packed?.add(values, rawPath, name, rawPath.length)
+    if (row !== undefined) this.#packed?.setExtra(row, extra)
   }
 
   #firstName(rawPath: Buffer, stat: Stat): Buffer | undefined {
@@ -227,10 +257,19 @@ function openDescribed(dirfd: number, name: CString, described: Stat, rawPath: B
 }
 
 /** Sorted by name, so that the same tree gives the same bytes. */
-function packedXattrs(dirfd: number, name: CString, stat: Stat): Xattr[] {
+function xattrsOf(dirfd: number, name: CString, stat: Stat): Xattr[] {
   // user.* attributes need the permission to read
-  const read = (): Xattr[] => readXattrs(xattrTarget(dirfd, name))
-  return withReadable(dirfd, name, stat, read).filter(
-    ([attribute]) => !machineXattrs.has(attribute.toString('latin1')),
-  )
+  return withReadable(dirfd, name, stat, () => readXattrs(xattrTarget(dirfd, name)))
 }
+
+function isPacked([attribute]: Xattr): boolean {
+  return !machineXattrs.has(attribute.toString('latin1'))
+}
+
+function deviceOf({ mode, rdevMajor, rdevMinor }: Stat): Extra['device'] {
+  const type = mode & S_IFMT
+  return type === S_IFCHR || type === S_IFBLK ? [rdevMajor, rdevMinor] : undefined
+}
+
+/** The row of something that is gone. */
+const gone = { mode: 0, uid: 0, gid: 0, nlink: 0, size: 0, mtime: 0n, ctime: 0n, ino: 0n }

@@ -234,19 +234,22 @@ export class RepackRun {
   }
 
   /** Whether each change that was listed was packed as it was then, and none was left out by masks or filters. */
-  #isAllPacked({ packed, packedHashes }: RefreshContext): boolean {
+  #isAllPacked({ packed, packedHashes, packedRecord }: RefreshContext): boolean {
     if (!this.#listed) return packed.length === 0
     const { changes, snapshot } = this.#listed
     if (changes.length !== packed.length) return false
     const root = Buffer.from(`${this.#store.snapshot(snapshot)}/`)
     const listed = changes[Symbol.iterator]()
     // both are sorted
-    return Iterator.from(packed).every(({ kind, rawPath }) => {
+    return Iterator.from(packed).every(({ kind, rawPath }, row) => {
       const { value: each } = listed.next()
       if (each?.kind !== kind || !each.rawPath.equals(rawPath)) return false
       if (kind === 'D') return true
       // a path in a snapshot that nobody else can change, nor reach
       const stat = lstatSync(Buffer.concat([root, rawPath]), { bigint: true })
+      // everything that can be changed of an entry moves its ctime
+      const columns = packedRecord?.columns
+      if (columns?.ino[row] !== stat.ino || columns.ctime[row] !== stat.ctimeNs) return false
       if (!stat.isFile()) return true
       const hash = packedHashes.get(stat.ino)
       return hash?.size === Number(stat.size) && hash.mtime === stat.mtimeNs

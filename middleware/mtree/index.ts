@@ -62,8 +62,8 @@ export function mtree(): Driver {
       const to = ctx.committed.descriptor.digest
       const record = await loadRecord(ctx.bundle, from)
       if (!record) return
-      const { packed, packedHashes, signal, rootfs: subject } = ctx
-      const options = { packed: packedHashes, subject, signal }
+      const { packed, packedHashes, packedRecord, signal, rootfs: subject } = ctx
+      const options = { packed: packedHashes, packedRecord, subject, signal }
       const renewed = await withTree(subject, root =>
         applyChanges(root, record, packed, options),
       )

@@ -1,9 +1,12 @@
 import {
   appendFileSync,
   chmodSync,
+  chownSync,
+  closeSync,
   existsSync,
   linkSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -17,7 +20,8 @@ import { createServer } from 'node:net'
 import { once } from 'node:events'
 import path from 'node:path'
 import t from 'tap'
-import { Koci, type RepackOptions } from '../../lib/index.ts'
+import { setXattr } from '../../lib/fs/xattr.ts'
+import { Koci, listDelta, type LayerEntry, type RepackOptions } from '../../lib/index.ts'
 import { ImageLayout } from '../../lib/layout/image-layout.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
 import { makeImage } from '../support/image.ts'
@@ -267,6 +271,87 @@ await t.test('refreshed, the next repack packs only what changed since', async t
     readFileSync(path.join(bundle, 'umoci.json'), 'utf8'),
   )
   t.equal(records[0], `${from.descriptor_walk.at(-1).digest.replace(':', '_')}.mtree`)
+})
+
+await t.test('what is changed after it was packed is listed after a refresh', async t => {
+  const { rootfs, bundle, app } = await setUp(t)
+  const dir = `${rootfs}/srv`
+  const make = (): void => {
+    for (const name of ['chmod', 'chown', 'dir', 'gone', 'link0', 'mtime', 'xattr'])
+      writeFileSync(`${dir}/${name}`, name)
+    linkSync(`${dir}/link0`, `${dir}/link1`)
+    for (const name of ['bare', 'barred', 'kept', 'mode', 'swap0', 'swap1', 'tree'])
+      mkdirSync(`${dir}/${name}`)
+    for (const name of ['barred/x', 'swap0/x', 'swap1/x', 'tree/x', 'mute', 'last'])
+      writeFileSync(`${dir}/${name}`, name)
+    writeFileSync(`${dir}/swap0/x`, 'other')
+    symlinkSync('one', `${dir}/symlink`)
+    // an ordinary user has to widen these to read them
+    for (const name of ['bare', 'barred', 'mute']) chmodSync(`${dir}/${name}`, 0)
+  }
+  const change = (): void => {
+    chmodSync(`${dir}/chmod`, 0o4755)
+    if (!rootless) chownSync(`${dir}/chown`, 1, 1)
+    rmSync(`${dir}/dir`)
+    mkdirSync(`${dir}/dir`)
+    rmSync(`${dir}/gone`)
+    chmodSync(`${dir}/link0`, 0o600)
+    chmodSync(`${dir}/mode`, 0o711)
+    utimesSync(`${dir}/mtime`, 1, 1)
+    renameSync(`${dir}/swap0`, `${dir}/swap`)
+    renameSync(`${dir}/swap1`, `${dir}/swap0`)
+    renameSync(`${dir}/swap`, `${dir}/swap1`)
+    rmSync(`${dir}/symlink`)
+    symlinkSync('two', `${dir}/symlink`)
+    rmSync(`${dir}/tree`, { recursive: true })
+    writeFileSync(`${dir}/tree`, '')
+    const fd = openSync(`${dir}/xattr`, 'r')
+    setXattr(fd, Buffer.from('user.test'), Buffer.from('1'))
+    closeSync(fd)
+  }
+  const meanwhile = new Koci().use(mtree()).use({
+    name: 'meanwhile',
+    pack: async (ctx, next) => {
+      await next()
+      const { entries } = ctx
+      ctx.entries = (async function* () {
+        let last: LayerEntry | undefined
+        for await (const entry of entries ?? []) {
+          yield entry
+          last = entry
+        }
+        t.equal(last?.rawPath.toString(), 'usr/lib')
+        change()
+      })()
+    },
+  })
+  make()
+  // the last entry: all others are packed when it is
+  utimesSync(`${rootfs}/usr/lib`, 1, 1)
+  const image = `${path.dirname(bundle)}/images:next`
+  await meanwhile.repack({ image, bundle, refresh: true })
+  const expected = [
+    'M srv',
+    'M srv/chmod',
+    ...(rootless ? [] : ['M srv/chown']),
+    'M srv/dir',
+    'D srv/gone',
+    'M srv/link0',
+    'M srv/link1',
+    'M srv/mode',
+    'M srv/mtime',
+    'M srv/swap0/x',
+    'M srv/swap1/x',
+    'M srv/symlink',
+    'M srv/tree',
+    'M srv/xattr',
+  ]
+  const list = async (): Promise<string[]> =>
+    (await listDelta(app, { bundle })).map(({ kind, path }) => `${kind} ${path}`)
+  t.same(await list(), expected)
+  await app.repack({ image, bundle, refresh: true })
+  t.same(await list(), [], 'listed once')
+  for (const name of ['bare', 'barred']) chmodSync(`${dir}/${name}`, 0o700)
 })
 
 await t.test('without refresh the bundle stays on its base', async t => {

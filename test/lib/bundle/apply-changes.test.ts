@@ -1,11 +1,16 @@
+import { createHash } from 'node:crypto'
 import * as fs from 'node:fs'
 import t from 'tap'
 import { applyChanges } from '../../../lib/bundle/apply-changes.ts'
 import { compareTree } from '../../../lib/bundle/compare-tree.ts'
+import { RecordBuilder } from '../../../lib/bundle/record-builder.ts'
 import { recordTree } from '../../../lib/bundle/record-tree.ts'
 import type { TreeRecord } from '../../../lib/bundle/record.ts'
 import { change, type Change } from '../../../lib/change.ts'
+import type { Warning } from '../../../lib/events.ts'
+import { Extraction } from '../../../lib/layer/extraction.ts'
 import { FileHashes } from '../../../lib/layer/file-hashes.ts'
+import { packEntries } from '../../../lib/layer/pack-entries.ts'
 import { asLines, inTree } from '../../support/rootfs.ts'
 
 function apply(
@@ -25,6 +30,7 @@ function of(kind: Change['kind'], path: string): Change {
   return change(kind, Buffer.from(path))
 }
 
+const rootless = process.geteuid?.() !== 0
 const base = { a: '1', d: { e: '2', f: { g: '3' } }, z: '4' }
 
 await t.test('only what was packed is taken over', async t => {
@@ -72,6 +78,48 @@ await t.test('a file that changed after it was packed counts as changed', async 
   )
   t.equal(applied.hash(applied.find(Buffer.from('z'))), undefined)
   t.match(await compare(root, applied), ['M a', 'M z'], 'a, because the sum was a lie')
+})
+
+await t.test('what was packed is recorded as it was then', async t => {
+  const root = t.testdir(base)
+  const recorded = await inTree(root, tree => recordTree(tree))
+  fs.writeFileSync(`${root}/a`, 'packed')
+  fs.rmSync(`${root}/d/e`)
+  fs.writeFileSync(`${root}/n`, 'not packed by us')
+  fs.rmSync(`${root}/z`)
+  fs.mkdirSync(`${root}/z/new`, { recursive: true })
+  const changes = [of('M', 'a'), of('D', 'd/e'), of('M', 'z'), of('A', 'z/new'), of('A', 'n')]
+  const packed = new FileHashes()
+  const rows = new RecordBuilder(1)
+  const source = {
+    rootfs: root,
+    changes: changes.slice(0, 4),
+    extraction: new Extraction({ rootless }),
+    hashes: packed,
+    signal: new AbortController().signal,
+    warn: ({ message }: Warning): void => {
+      t.fail(message)
+    },
+  }
+  for await (const entry of packEntries(source, rows)) {
+    const pieces = entry.body ? await Array.fromAsync(entry.body()) : []
+    t.ok(pieces.length < 2)
+  }
+  fs.chmodSync(`${root}/a`, 0o600)
+  fs.rmSync(`${root}/z`, { recursive: true })
+  fs.writeFileSync(`${root}/z`, '')
+  const packedRecord = rows.finish(0n)
+  const applied = await inTree(root, tree =>
+    applyChanges(tree, recorded, changes, { packed, packedRecord }),
+  )
+  const sum = createHash('sha256').update('packed').digest()
+  t.strictSame(applied.hash(applied.find(Buffer.from('a'))), sum)
+  t.ok(applied.isDirectory(applied.find(Buffer.from('z/new'))))
+  t.same(
+    (await compare(root, applied)).filter(line => !/^M d?$/.test(line)),
+    ['M a', 'M n', 'M z'],
+    'n, because nobody hashed it',
+  )
 })
 
 await t.test('what was packed and has vanished is missed next time', async t => {

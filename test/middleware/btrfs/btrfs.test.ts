@@ -194,6 +194,48 @@ async function onBtrfs(base: string): Promise<void> {
     )
   })
 
+  for (const isPacked of [true, false])
+    await t.test(
+      `what was listed ${isPacked ? 'becomes the base' : 'and not packed like that is still a change'}`,
+      async t => {
+        const { images, unpack, parts, dir } = await workshop(base)
+        const { rootfs, bundle } = await unpack()
+        const [file, link] = [path.join(rootfs, 'file'), path.join(rootfs, 'link')]
+        fs.writeFileSync(file, isPacked ? '' : 'new')
+        fs.symlinkSync('one', link)
+        const turn = (mode: number, target: string): void => {
+          fs.chmodSync(file, mode)
+          fs.rmSync(link)
+          fs.symlinkSync(target, link)
+        }
+        const meanwhile: Driver = {
+          name: 'meanwhile',
+          async pack(ctx, next) {
+            await next()
+            const { entries } = ctx
+            if (isPacked || !entries) return
+            ctx.entries = (async function* () {
+              turn(0o600, 'two')
+              yield* entries
+              turn(0o644, 'one')
+            })()
+          },
+        }
+        const app = new Koci().use(btrfs({ dir })).use(meanwhile)
+        const listed = fs.statSync(file, { bigint: true }).ctimeNs
+        await app.repack({ image: `${images}:new`, bundle, refresh: true })
+        const changes = await listDelta(app, { bundle })
+        t.strictSame(
+          changes.map(({ kind, path }) => `${kind} ${path}`),
+          isPacked ? [] : ['M ', 'M file', 'M link'],
+        )
+        const [name = ''] = parts('bases')
+        const snapshot = path.join(dir, 'btrfs-v1', 'snapshots', path.parse(name).name)
+        const { ctimeNs } = fs.statSync(path.join(snapshot, 'file'), { bigint: true })
+        t.equal(ctimeNs === listed, isPacked, 'a snapshot of the rootfs, or of the layers')
+      },
+    )
+
   await t.test('who can’t list leaves it to the next one', async t => {
     const { images, unpack, dir } = await workshop(base)
     const nested = await unpack({ inside: [mtree()] })
