@@ -138,17 +138,17 @@ class Collection {
       using lock = store.tryAlone(name)
       // who worked on it may have ended between the look and the lock
       const base = lock && store.base(name)
-      if (!base) {
-        if (!lock) this.#busy.push(name)
-        continue
-      }
-      const { missed, ...rest } = base
+      const { missed, ...rest } = base ?? seen
       const again = missAgain(missed, this.#now)
-      if (isBundleThere(name, base)) await store.rewriteBase(name, rest)
-      else if (this.#options.dropMissing === true || isGone(again, this.#now)) {
+      const isThere = isBundleThere(name, rest)
+      const isToGo =
+        !isThere && (this.#options.dropMissing === true || isGone(again, this.#now))
+      if (!base) {
+        if (!lock && isToGo) this.#busy.push(name)
+      } else if (isToGo) {
         store.removeBase(name)
         count += 1
-      } else await store.rewriteBase(name, { ...rest, missed: again })
+      } else await store.rewriteBase(name, isThere ? rest : { ...rest, missed: again })
     }
     return count
   }

@@ -3,6 +3,7 @@
 import { recordTree } from '../../lib/bundle/record-tree.ts'
 import { withTree } from '../../lib/fs/open-tree.ts'
 import type { Problem, Verdict, VerifyOptions } from '../../lib/stored-layers.ts'
+import type { Chain } from './names.ts'
 import type { Store } from './store.ts'
 
 /**
@@ -14,9 +15,10 @@ export async function* verify(
   { names = [...store.chains().keys()], repair = false, signal }: VerifyOptions = {},
 ): AsyncGenerator<Verdict, void, undefined> {
   for (const name of names) {
+    const seen = store.chain(name)
     const verdict = await verifyChain(store, name, signal)
     if (!verdict) continue
-    const isRepaired = verdict.state === 'damaged' && repair && remove(store, name)
+    const isRepaired = verdict.state === 'damaged' && repair && remove(store, name, seen)
     yield { ...verdict, repaired: isRepaired }
   }
 }
@@ -63,9 +65,11 @@ async function isReadable(subject: string, signal: AbortSignal | undefined): Pro
   }
 }
 
-function remove(store: Store, name: string): boolean {
+/** Between the verdict and the lock somebody else may have made it anew: what isn't the same any more stays. */
+function remove(store: Store, name: string, seen: Chain | undefined): boolean {
   using lock = store.tryAlone(name)
   const found = lock && store.chain(name)
+  if (found?.uuid !== seen?.uuid) return false
   if (found) store.removeChain(name, found)
   return found !== undefined
 }
