@@ -1,27 +1,12 @@
 // What follows a commit: the new layer enters the stores, by the ordinary steps and from the bytes just packed; and, if
 // asked, the bundle is based on the new image. A stacked bundle is taken down for that and put together anew, but not before
 // its metadata says so: what is mounted is what they say, whenever a run ends.
-import type { TreeRecord } from './bundle/record.ts'
-import type { ChangeList } from './change-list.ts'
 import type { Context, RepackContext } from './context.ts'
-import type { FileHashes } from './layer/file-hashes.ts'
 import type { ResolvedImage } from './layout/image-layout.ts'
+import type { Packed } from './packed-changes.ts'
 import { placeAlone, placeLayers } from './place-layers.ts'
 import type { Run } from './run.ts'
 import { layersOf, mountLayers } from './unpack.ts'
-
-/** What is known of the new layer, to the steps of a refresh. */
-export interface Packed {
-  /** What it holds. */
-  readonly packed: ChangeList
-  /** Of the files as they were packed: what doesn't fit has changed since. */
-  readonly packedHashes: FileHashes
-  /**
-   * What the entries were made from: a row for each of `packed`, in their order. A row whose mode is 0, or that is
-   * missing, tells nothing: somebody else made the entry, or it is a whiteout.
-   */
-  readonly packedRecord: TreeRecord | undefined
-}
 
 /**
  * Has stores keep the new layer, where one asked for it, and prepares the refresh of the bundle, if the user wants one: a

@@ -1,7 +1,6 @@
 // What middleware sees: one `Context` a run, from which each step's context inherits. What is shared is read-only, or is
 // changed in place: assigning to it would only shadow it, so the types forbid it.
 import { inspect } from 'node:util'
-import type { Packed } from './adopt-image.ts'
 import type { Koci } from './application.ts'
 import type { Bundle } from './bundle/bundle.ts'
 import type { RuntimeConfig } from './bundle/runtime-config.ts'
@@ -17,6 +16,7 @@ import type { Image } from './layout/open-image.ts'
 import type { ImageConfig } from './oci/image-config.ts'
 import type { ListOptions } from './list-changes.ts'
 import type { Manifest } from './oci/manifest.ts'
+import type { Packed } from './packed-changes.ts'
 import type { RepackOptions } from './repack.ts'
 
 /** What a run hands to all of its contexts. */

@@ -3,7 +3,6 @@
 import type { Koci } from './application.ts'
 import { Bundle } from './bundle/bundle.ts'
 import { assertNoneMountedOver } from './bundle/mounted.ts'
-import { RecordBuilder } from './bundle/record-builder.ts'
 import { ChangeList } from './change-list.ts'
 import { Context, type PackContext, type RepackContext } from './context.ts'
 import { createError } from './errors.ts'
@@ -18,6 +17,7 @@ import { listChanges, type ListOptions } from './list-changes.ts'
 import { runOnce, type Run } from './run.ts'
 import { assertVariants, placeLayers } from './place-layers.ts'
 import { adoptImage, rebaseBundle } from './adopt-image.ts'
+import { PackedChanges } from './packed-changes.ts'
 import { recordedExtraction } from './recorded-extraction.ts'
 import { layersOf } from './unpack.ts'
 
@@ -65,7 +65,6 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
     let changes = new ChangeList([])
     let adopted: Context = context
     const hashes = new FileHashes()
-    let packed: RecordBuilder | undefined
     const pack = async (): Promise<void> => {
       // the new layer is going to be extracted: what can't be is better known before there is a new image
       if (context.keepLayer || (options.refresh && extraction.layering === 'stacked'))
@@ -75,7 +74,7 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
       changes = await listChanges(run, context)
       app.tell('repack:delta', { run: run.id, changes: changes.length })
       // what the bundle is based on then is what was packed, whatever happens to it meanwhile
-      if (options.refresh) packed = new RecordBuilder(changes.length + 1)
+      const packed = options.refresh ? new PackedChanges(changes) : undefined
       const layer =
         changes.length === 0
           ? undefined
@@ -84,8 +83,9 @@ export function repack(app: Koci, options: RepackOptions): Promise<RepackResult>
       context.committed = await commitImage(image, refName, layer, options.history)
       adopted = await adoptImage(run, context, context.committed, {
         packed: changes,
+        packedRecord: undefined,
+        ...packed?.finish(),
         packedHashes: hashes,
-        packedRecord: packed?.finish(0n),
       })
     }
     try {
@@ -112,12 +112,12 @@ async function packLayer(
   context: RepackContext,
   changes: ChangeList,
   hashes: FileHashes,
-  packed: RecordBuilder | undefined,
+  packed: PackedChanges | undefined,
 ): Promise<NewLayer> {
   assertNoneMountedOver(context.rootfs, changes)
   const own: PackContext = context.with({ changes, hashes, entries: undefined })
   await run.app.step('pack', run, own, async () => {
-    own.entries = packEntries(own, packed)
+    own.entries = packEntries(own, packed?.rows)
   })
   if (!own.entries)
     throw createError('NOT_REPACKED', {
@@ -126,6 +126,7 @@ async function packLayer(
     })
   const { image, manifest, options } = context
   const compression = chooseCompression(options.compress ?? 'auto', manifest)
-  const layer = await writeLayerBlob(image.layout, own.entries, compression)
+  const entries = packed?.watch(own.entries) ?? own.entries
+  const layer = await writeLayerBlob(image.layout, entries, compression)
   return { ...layer, annotations: options.annotations }
 }

@@ -21,7 +21,13 @@ import { once } from 'node:events'
 import path from 'node:path'
 import t from 'tap'
 import { setXattr } from '../../lib/fs/xattr.ts'
-import { Koci, listDelta, type LayerEntry, type RepackOptions } from '../../lib/index.ts'
+import {
+  filter,
+  Koci,
+  listDelta,
+  type LayerEntry,
+  type RepackOptions,
+} from '../../lib/index.ts'
 import { ImageLayout } from '../../lib/layout/image-layout.ts'
 import { mtree } from '../../middleware/mtree/index.ts'
 import { makeImage } from '../support/image.ts'
@@ -352,6 +358,38 @@ await t.test('what is changed after it was packed is listed after a refresh', as
   await app.repack({ image, bundle, refresh: true })
   t.same(await list(), [], 'listed once')
   for (const name of ['bare', 'barred']) chmodSync(`${dir}/${name}`, 0o700)
+})
+
+await t.test('what middleware leaves out of the layer is listed after a refresh', async t => {
+  const { rootfs, bundle, app } = await setUp(t)
+  const dir = `${rootfs}/srv`
+  const left = ['empty', 'full', 'dir', 'link', 'z']
+  const filtering = new Koci().use(mtree()).use({
+    name: 'filtering',
+    pack: async (ctx, next) => {
+      await next()
+      const isLeft = ({ rawPath }: LayerEntry): boolean =>
+        left.includes(rawPath.toString().replace('srv/', '')) ||
+        rawPath.equals(Buffer.from('etc/old'))
+      if (ctx.entries) ctx.entries = filter(ctx.entries, entry => !isLeft(entry))
+    },
+  })
+  const image = `${path.dirname(bundle)}/images:next`
+  writeFileSync(`${rootfs}/etc/old`, 'old')
+  await app.repack({ image, bundle, refresh: true })
+  rmSync(`${rootfs}/etc/old`)
+  for (const name of ['empty', 'kept', 'more', 'z']) writeFileSync(`${dir}/${name}`, '')
+  writeFileSync(`${dir}/full`, 'content')
+  mkdirSync(`${dir}/dir`)
+  mkdirSync(`${dir}/other`)
+  symlinkSync('to', `${dir}/link`)
+  await filtering.repack({ image, bundle, refresh: true })
+  const list = async (): Promise<string[]> =>
+    (await listDelta(app, { bundle })).map(({ kind, path }) => `${kind} ${path}`)
+  const expected = ['D etc/old', ...left.toSorted().map(name => `A srv/${name}`)]
+  t.same(await list(), expected)
+  await app.repack({ image, bundle, refresh: true })
+  t.same(await list(), [])
 })
 
 await t.test('without refresh the bundle stays on its base', async t => {
