@@ -242,8 +242,8 @@ export const errorTable = {
   ],
   FILE_CHANGED: [
     'IntegrityError',
-    '{subject}: file changed while it was read - stop what writes to the rootfs and repack again',
-    'A file of the rootfs changed while it was packed.',
+    '{subject}: changed while it was read - stop what writes there and try again',
+    'Something in a tree was changed, replaced or removed while it was listed, read or packed.',
   ],
   LAYOUT_DAMAGED: [
     'IntegrityError',

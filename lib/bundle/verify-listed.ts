@@ -58,7 +58,9 @@ export function* takeAsListed(
     const { end, stat } =
       rawPath.length === 0 ? { end: 0, stat: statRoot(root) } : follow(root, rawPath)
     const isAsListed = end === rawPath.length && stat !== undefined && kind !== 'D'
-    yield isAsListed ? each : change(stat ? 'M' : 'D', rawPath.subarray(0, end))
+    const found = isAsListed ? each : change(stat ? 'M' : 'D', rawPath.subarray(0, end))
+    const isLeaf = stat !== undefined && (stat.mode & S_IFMT) !== S_IFDIR
+    yield isLeaf ? { ...found, leaf: true } : found
   }
 }
 

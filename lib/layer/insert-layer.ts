@@ -4,7 +4,7 @@ import { lstatSync, type Stats } from 'node:fs'
 import path from 'node:path'
 import { joinPath } from '../bundle/record.ts'
 import { leaveDirectory } from '../bundle/scan.ts'
-import { change, type Change } from '../change.ts'
+import { change, leafChange, type Change } from '../change.ts'
 import { createError, wrapError } from '../errors.ts'
 import type { Warning } from '../events.ts'
 import { cstring, DT_DIR, DT_UNKNOWN } from '../fs/libc.ts'
@@ -114,9 +114,11 @@ function* walkDirectory(
     const rawName = Buffer.from(name)
     const rawChild = joinPath(rawPath, rawName)
     // it is stat'ed by now, before its mode may be widened here
-    yield change('A', rawChild)
-    if (type !== DT_DIR && type !== DT_UNKNOWN) continue
+    const mayBeDirectory = type === DT_DIR || type === DT_UNKNOWN
+    yield mayBeDirectory ? change('A', rawChild) : leafChange('A', rawChild)
+    if (!mayBeDirectory) continue
     const child = root.child(node, cstring(rawName), rawName.toString('latin1'))
+    if (!child && type === DT_DIR) throw createError('FILE_CHANGED', { subject: rawChild })
     if (!child) continue
     yield* walkDirectory(root, child, rawChild)
     leaveDirectory(root, child)

@@ -189,7 +189,7 @@ class UpperWalk implements Disposable {
       this.#addFile('A', path, stat)
       return
     }
-    if (!this.#isSameMetadata(fd, name, stat, xattrs, lower)) {
+    if (!this.#isSameMetadata(fd, name, path, stat, xattrs, lower)) {
       this.#addFile('M', path, stat)
       return
     }
@@ -218,6 +218,7 @@ class UpperWalk implements Disposable {
   #isSameMetadata(
     fd: number,
     name: CString,
+    path: Buffer,
     stat: Stat,
     xattrs: readonly Xattr[],
     lower: LowerEntry,
@@ -239,7 +240,7 @@ class UpperWalk implements Disposable {
       return false
     return lower.at((dirfd, lowerName = cstring('.')) => {
       if (type === S_IFLNK) {
-        const target = readStated(name.subarray(0, -1), () => readlinkat(fd, name))
+        const target = readStated(path, () => readlinkat(fd, name))
         if (!target.equals(readlinkat(dirfd, lowerName))) return false
       }
       const below = readXattrs(xattrTarget(dirfd, lowerName))

@@ -364,7 +364,7 @@ async function inNamespace(): Promise<void> {
     try {
       await t.rejects(unmountBundle(app(), { bundle }), {
         code: 'ERR_KOCI_MOUNT_BUSY',
-        message: new RegExp(`${user.pid} \\((sleep|MainThread)\\)`),
+        message: new RegExp(`${user.pid} \\((sleep|node|MainThread)\\)`),
       })
       await t.rejects(app().repack({ image: `${images}:new`, bundle, refresh: true }), {
         code: 'ERR_KOCI_NOT_REFRESHED',
