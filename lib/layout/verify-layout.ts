@@ -154,13 +154,15 @@ class Verification {
             offset: 0,
             size: Infinity,
           }
-          const found = await hashLocation(location, algorithmOf(digest), subject).catch(
+          try {
+            const found = await hashLocation(location, algorithmOf(digest), subject)
+            if (found !== digest)
+              throw createError('DIGEST_MISMATCH', { subject, found, expected: digest })
+          } catch (error) {
+            if (!isError(error, 'BLOB_NOT_FOUND')) throw error
             // nothing leads to it: somebody collects garbage
-            error => (isError(error, 'BLOB_NOT_FOUND') ? undefined : Promise.reject(error)),
-          )
-          if (found === undefined) this.#blobs.delete(digest)
-          else if (found !== digest)
-            throw createError('DIGEST_MISMATCH', { subject, found, expected: digest })
+            this.#blobs.delete(digest)
+          }
         })
   }
 
