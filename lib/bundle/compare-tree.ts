@@ -13,6 +13,7 @@ import type { Extra } from './extra.ts'
 import type { Listing } from './listing.ts'
 import { clampTime, flagRough, joinPath, type TreeRecord } from './record.ts'
 import {
+  bytesOf,
   extraOf,
   FileHasher,
   freshTime,
@@ -426,8 +427,4 @@ class Comparison implements Disposable {
 
 function changed(frame: Frame, name: CString): Error {
   return createError('FILE_CHANGED', { subject: joinPath(frame.path, bytesOf(name)) })
-}
-
-function bytesOf(name: CString): Buffer {
-  return name.subarray(0, -1)
 }

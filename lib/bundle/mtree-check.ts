@@ -20,13 +20,13 @@ import {
   type CString,
   type Stat,
 } from '../fs/libc.ts'
-import { openFile, readStated, scanError, withReadable } from '../fs/open-file.ts'
+import { openStated, readStated, scanError, withReadable } from '../fs/open-file.ts'
 import { withTree } from '../fs/open-tree.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { trackedXattrs } from './extra.ts'
 import { canonicalKeyword, type MtreeEntry } from './mtree-text.ts'
 import { joinPath } from './record.ts'
-import { leaveDirectory, listDirectory, statEntry, statRoot, Turns } from './scan.ts'
+import { bytesOf, leaveDirectory, listDirectory, statEntry, statRoot, Turns } from './scan.ts'
 import { decodeVis, encodeVis, maxVisExpansion } from './vis.ts'
 
 /** How one path differs. */
@@ -242,7 +242,7 @@ class Check {
     set('time', () => `${seconds}.${String(nanoseconds).padStart(9, '0')}`)
     set('tar_time', () => `${seconds}.000000000`)
     if (type === S_IFLNK)
-      set('link', () => encode(readStated(name.subarray(0, -1), () => readlinkat(dirfd, name))))
+      set('link', () => encode(readStated(bytesOf(name), () => readlinkat(dirfd, name))))
     if (type === S_IFREG) await this.#addDigests(dirfd, name, stat, found)
     if (this.#wanted.has('xattr')) this.#addXattrs(dirfd, name, stat, expected, found)
     return found
@@ -275,7 +275,7 @@ class Check {
       this.#wanted.has(keyword) ? [[keyword, createHash(algorithm)]] : [],
     )
     if (hashes.length === 0) return
-    const fd = readStated(name.subarray(0, -1), () => openFile(dirfd, name, stat))
+    const fd = openStated(dirfd, name, stat, bytesOf(name))
     try {
       const buffer = Buffer.allocUnsafe(1 << 20)
       for (let at = 0; ;) {

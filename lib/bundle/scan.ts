@@ -19,14 +19,13 @@ import {
   S_IFDIR,
   S_IFLNK,
   S_IFMT,
-  S_IFREG,
   statx,
   SystemCallError,
   type CString,
   type Stat,
 } from '../fs/libc.ts'
 import type { XattrReader } from '../fs/entry-xattrs.ts'
-import { openFile, readStated, withReadable } from '../fs/open-file.ts'
+import { assertUnchanged, openStated, readStated, withReadable } from '../fs/open-file.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
 import { tryStat } from '../fs/stat.ts'
 import { errno } from '../fs/syscall.ts'
@@ -80,7 +79,8 @@ export function statEntry(fd: number, name: CString): Stat | undefined {
 }
 
 /**
- * What an entry has beside its columns. `fd` is its directory's. Throws a SystemCallError.
+ * What an entry has beside its columns. `fd` is its directory's. Throws a SystemCallError. `subject` is what an error names,
+ * by default the entry without its directory.
  * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED if it isn't the link that was stat'ed any more
  */
 export function extraOf(
@@ -88,12 +88,13 @@ export function extraOf(
   name: CString,
   stat: Stat,
   reader: XattrReader,
+  subject?: Uint8Array,
 ): Extra | undefined {
   // user.* attributes need the permission to read
   const xattrs = withReadable(fd, name, stat, () => reader.of(fd, name))
   const type = stat.mode & S_IFMT
   if (type === S_IFLNK) {
-    const rawLinkname = readStated(bytesOf(name), () => readlinkat(fd, name))
+    const rawLinkname = readStated(subject ?? bytesOf(name), () => readlinkat(fd, name))
     return { rawLinkname, xattrs }
   }
   if (type === S_IFCHR || type === S_IFBLK)
@@ -120,9 +121,8 @@ export class FileHasher {
     const key = stat.nlink > 1 ? `${stat.dev} ${stat.ino} ${stat.size} ${stat.mtime}` : ''
     const known = key === '' ? undefined : this.#linked.get(key)
     if (known) return known
-    const file = readStated(bytesOf(name), () => openFile(fd, name, stat))
+    const file = openStated(fd, name, stat, bytesOf(name))
     try {
-      assertSame(statx(file), stat, name)
       const hash = createHash('sha256')
       const buffer = this.#buffer
       for (let offset = 0; ;) {
@@ -132,7 +132,7 @@ export class FileHasher {
         offset += count
         if (this.#turns.isDue(count >> 10)) await this.#turns.take()
       }
-      assertSame(statx(file), stat, name)
+      assertUnchanged(file, stat, bytesOf(name))
       const sum = hash.digest()
       if (key !== '') this.#linked.set(key, sum)
       return sum
@@ -142,16 +142,8 @@ export class FileHasher {
   }
 }
 
-function assertSame(now: Stat, then: Stat, name: CString): void {
-  const isSame =
-    now.ino === then.ino &&
-    now.size === then.size &&
-    now.mtime === then.mtime &&
-    (now.mode & S_IFMT) === S_IFREG
-  if (!isSame) throw createError('FILE_CHANGED', { subject: bytesOf(name) })
-}
-
-function bytesOf(name: CString): Buffer {
+/** A name without its NUL; the same memory. */
+export function bytesOf(name: CString): Buffer {
   return name.subarray(0, -1)
 }
 

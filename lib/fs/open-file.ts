@@ -2,6 +2,7 @@
 import { createError, wrapError, type KociError } from '../errors.ts'
 import {
   check,
+  close,
   errno,
   O_CLOEXEC,
   O_NOFOLLOW,
@@ -10,8 +11,10 @@ import {
   S_IFDIR,
   S_IFMT,
   S_IFREG,
+  statx,
   SystemCallError,
   type CString,
+  type Stat,
 } from './libc.ts'
 import * as sys from './syscall.ts'
 
@@ -71,6 +74,41 @@ export function readStated<Result>(subject: Uint8Array, read: () => Result): Res
     if (isReplaced(error)) throw createError('FILE_CHANGED', { subject }, error)
     throw error
   }
+}
+
+/**
+ * Opens the very file that was just stat'ed; the caller owns the descriptor.
+ * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED as {@link readStated}, and where it isn't what was stat'ed any more
+ */
+export function openStated(
+  dirfd: number,
+  name: CString,
+  stat: Stat,
+  subject: Uint8Array,
+): number {
+  const fd = readStated(subject, () => openFile(dirfd, name, stat))
+  try {
+    assertUnchanged(fd, stat, subject)
+    return fd
+  } catch (error) {
+    close(fd)
+    throw error
+  }
+}
+
+/**
+ * That an open file is the regular one that was stat'ed: an inode's number is used again, and not only by files.
+ * @throws {IntegrityError} ERR_KOCI_FILE_CHANGED
+ */
+export function assertUnchanged(fd: number, then: Stat, subject: Uint8Array): void {
+  const now = statx(fd)
+  const isSame =
+    (now.mode & S_IFMT) === S_IFREG &&
+    now.ino === then.ino &&
+    now.dev === then.dev &&
+    now.size === then.size &&
+    now.mtime === then.mtime
+  if (!isSame) throw createError('FILE_CHANGED', { subject })
 }
 
 /** What a scan of a tree failed with; where something was gone just as it was looked at, that somebody works in the tree. */

@@ -3,27 +3,15 @@
 import { createHash } from 'node:crypto'
 import type { Extra } from '../bundle/extra.ts'
 import type { RecordBuilder, Row } from '../bundle/record-builder.ts'
+import { extraOf } from '../bundle/scan.ts'
 import type { Change } from '../change.ts'
 import { createError, KociError, wrapError } from '../errors.ts'
 import type { Warning } from '../events.ts'
-import { readXattrs, type Xattr } from '../fs/entry-xattrs.ts'
-import {
-  close,
-  cstring,
-  pread,
-  readlinkat,
-  S_IFBLK,
-  S_IFCHR,
-  S_IFMT,
-  S_IFREG,
-  statx,
-  type CString,
-  type Stat,
-} from '../fs/libc.ts'
-import { openFile, readStated, withReadable } from '../fs/open-file.ts'
+import { XattrReader, type Xattr } from '../fs/entry-xattrs.ts'
+import { close, cstring, pread, S_IFMT, statx, type CString, type Stat } from '../fs/libc.ts'
+import { openStated, readStated } from '../fs/open-file.ts'
 import { closeTree, openTree } from '../fs/open-tree.ts'
 import type { DirNode, Rooted } from '../fs/rooted.ts'
-import { xattrTarget } from '../fs/xattr.ts'
 import { toContainer } from '../oci/idmap.ts'
 import { printable } from '../text.ts'
 import type { Extraction } from './extraction.ts'
@@ -105,6 +93,7 @@ class Packer {
   /** By device and inode, the first name of each file that has several. */
   readonly #links = new Map<string, Buffer>()
   readonly #packed: RecordBuilder | undefined
+  readonly #xattrs = new XattrReader()
 
   constructor(context: PackSource, packed: RecordBuilder | undefined) {
     this.#context = context
@@ -127,15 +116,15 @@ class Packer {
       const type = entryTypes[stat.mode & S_IFMT]
       if (leaf && type === 'directory') throw createError('FILE_CHANGED', { subject: rawPath })
       const first = type === 'directory' ? undefined : this.#firstName(rawPath, stat)
-      const found = first && !this.#packed ? [] : xattrsOf(dirfd, name, stat)
-      const rawLinkname = type === 'symlink' ? readlinkat(dirfd, name) : undefined
-      this.#note(rawPath, stat, { rawLinkname, device: deviceOf(stat), xattrs: found })
+      const isNoted = !first || this.#packed !== undefined
+      const extra = (isNoted && extraOf(dirfd, name, stat, this.#xattrs, rawPath)) || {}
+      this.#note(rawPath, stat, extra)
       if (type === undefined) {
         const message = `${printable(rawPath)}: a socket can't be in a layer`
         this.#context.warn({ code: 'SOCKET_SKIPPED', message })
         return undefined
       }
-      const xattrs = first ? [] : found.filter(isPacked)
+      const xattrs = first ? [] : (extra.xattrs ?? []).filter(isPacked)
       const entry: LayerEntry = {
         rawPath,
         type: first ? 'hardlink' : type,
@@ -145,7 +134,7 @@ class Packer {
         mtime: stat.mtime,
       }
       if (first) return { ...entry, rawLinkname: first }
-      if (rawLinkname) return { ...entry, rawLinkname, xattrs }
+      if (extra.rawLinkname) return { ...entry, rawLinkname: extra.rawLinkname, xattrs }
       if (type === 'file') {
         // nobody asks for a body of no bytes
         if (stat.size === 0) this.#context.hashes?.add(stat.ino, emptySum, 0, stat.mtime)
@@ -191,9 +180,7 @@ class Packer {
 
   /** Exactly the bytes that were there when the entry was described, or an error. */
   *#body(rawPath: Buffer, described: Stat): Generator<Buffer, void, undefined> {
-    const fd = this.#at(rawPath, (dirfd, name) =>
-      openDescribed(dirfd, name, described, rawPath),
-    )
+    const fd = this.#at(rawPath, (dirfd, name) => openStated(dirfd, name, described, rawPath))
     const hash = createHash('sha256')
     try {
       for (let at = 0; at < described.size;) {
@@ -245,30 +232,8 @@ class Packer {
   }
 }
 
-/** Opens the very file that was described. */
-function openDescribed(dirfd: number, name: CString, described: Stat, rawPath: Buffer): number {
-  const fd = openFile(dirfd, name, described)
-  const { ino, dev, mode } = statx(fd)
-  // the number of an inode is used again, and not only by files
-  const isFile = (mode & S_IFMT) === S_IFREG
-  if (isFile && ino === described.ino && dev === described.dev) return fd
-  close(fd)
-  throw createError('FILE_CHANGED', { subject: rawPath })
-}
-
-/** Sorted by name, so that the same tree gives the same bytes. */
-function xattrsOf(dirfd: number, name: CString, stat: Stat): Xattr[] {
-  // user.* attributes need the permission to read
-  return withReadable(dirfd, name, stat, () => readXattrs(xattrTarget(dirfd, name)))
-}
-
 function isPacked([attribute]: Xattr): boolean {
   return !machineXattrs.has(attribute.toString('latin1'))
-}
-
-function deviceOf({ mode, rdevMajor, rdevMinor }: Stat): Extra['device'] {
-  const type = mode & S_IFMT
-  return type === S_IFCHR || type === S_IFBLK ? [rdevMajor, rdevMinor] : undefined
 }
 
 /** The row of something that is gone. */

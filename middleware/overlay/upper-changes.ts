@@ -24,7 +24,7 @@ import {
   type CString,
   type Stat,
 } from '../../lib/fs/libc.ts'
-import { openFile, readStated } from '../../lib/fs/open-file.ts'
+import { openFile, openStated, readStated } from '../../lib/fs/open-file.ts'
 import { closeTree, openTree } from '../../lib/fs/open-tree.ts'
 import type { DirNode, Rooted } from '../../lib/fs/rooted.ts'
 import { readEntries } from '../../lib/fs/walk.ts'
@@ -252,15 +252,15 @@ class UpperWalk implements Disposable {
   }
 
   async #compareContent(
-    { node }: Visit,
+    visit: Visit,
     name: CString,
     path: Buffer,
     stat: Stat,
     lower: LowerEntry,
   ): Promise<void> {
-    const upperFile = readStated(path, () => openFile(this.#upper.fdOf(node), name, stat))
+    const directory = readStated(visit.path, () => this.#upper.fdOf(visit.node))
+    const upperFile = openStated(directory, name, stat, path)
     try {
-      assertStated(statx(upperFile), stat, path)
       const lowerFile = lower.at((dirfd, lowerName = cstring('.')) =>
         openFile(dirfd, lowerName, lower.stat),
       )
@@ -328,16 +328,6 @@ class UpperWalk implements Disposable {
         else if (areJoined) this.#changes.add(leafChange('M', path))
     }
   }
-}
-
-/** What was opened is what was stat'ed: a directory or a fifo that took its place can't be read. */
-function assertStated(now: Stat, then: Stat, subject: Buffer): void {
-  const isSame =
-    now.ino === then.ino &&
-    now.mode === then.mode &&
-    now.size === then.size &&
-    now.mtime === then.mtime
-  if (!isSame) throw createError('FILE_CHANGED', { subject })
 }
 
 interface ListedName {

@@ -1,4 +1,11 @@
-import { closeSync, mkdirSync, openSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { extraOf } from '../../../lib/bundle/scan.ts'
@@ -11,7 +18,7 @@ import {
   statx,
   SystemCallError,
 } from '../../../lib/fs/libc.ts'
-import { openFile, readStated } from '../../../lib/fs/open-file.ts'
+import { openFile, openStated, readStated } from '../../../lib/fs/open-file.ts'
 
 const dir = t.testdir()
 writeFileSync(join(dir, 'file'), 'content')
@@ -42,6 +49,23 @@ for (const [what, read] of Object.entries(replaced))
       cause: { syscall: /at$/ },
     })
   })
+
+await t.test("what is opened is the very file that was stat'ed", async t => {
+  writeFileSync(join(dir, 'other'), 'content')
+  const stat = statx(fd, cstring('file'))
+  const before = readdirSync('/proc/self/fd').length
+  for (const name of ['gone', 'link', 'directory', 'fifo', 'other'])
+    t.throws(() => openStated(fd, cstring(name), stat, Buffer.from(name)), {
+      code: 'ERR_KOCI_FILE_CHANGED',
+      details: { subject: Buffer.from(name) },
+    })
+  t.equal(readdirSync('/proc/self/fd').length, before, 'nothing stays open')
+  closeSync(openStated(fd, cstring('file'), stat, Buffer.from('file')))
+  writeFileSync(join(dir, 'file'), 'longer content')
+  t.throws(() => openStated(fd, cstring('file'), stat, Buffer.from('file')), {
+    code: 'ERR_KOCI_FILE_CHANGED',
+  })
+})
 
 await t.test('other refusals stay what they are', async t => {
   const refusal = new SystemCallError(-5, 'readlinkat')
