@@ -291,6 +291,8 @@ await t.test('what is changed after it was packed is listed after a refresh', as
     for (const name of ['barred/x', 'swap0/x', 'swap1/x', 'tree/x', 'mute', 'last'])
       writeFileSync(`${dir}/${name}`, name)
     writeFileSync(`${dir}/swap0/x`, 'other')
+    // made in two different seconds, they would be changes, too
+    for (const name of ['swap0', 'swap1']) utimesSync(`${dir}/${name}`, 1, 1)
     symlinkSync('one', `${dir}/symlink`)
     // an ordinary user has to widen these to read them
     for (const name of ['bare', 'barred', 'mute']) chmodSync(`${dir}/${name}`, 0)

@@ -1,4 +1,5 @@
-// Sums up TAP files: failures in full, reasons of skipped tests counted, and the closing line of .ci/run.
+// Sums up TAP files: failures in full, reasons of skipped tests counted, then the names of the failures once more (what
+// shows a part of a long output shows its end), and the closing line of .ci/run.
 import { readFileSync } from 'node:fs'
 import { Parser, type Result } from 'tap-parser'
 
@@ -12,6 +13,7 @@ for (const file of process.argv.slice(2)) read(file)
 for (const failure of failures) console.log(failure)
 for (const [reason, count] of [...skipped].sort(([a], [b]) => a.localeCompare(b)))
   console.log(`skipped ${count}: ${reason}`)
+for (const failure of failures) console.log(failure.split('\n', 1)[0])
 const total = [...skipped.values()].reduce((sum, count) => sum + count, 0)
 console.log(`${passed} passed, ${failed} failed${total === 0 ? '' : `, ${total} skipped`}`)
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1
