@@ -476,11 +476,11 @@ const others: HostileCase[] = [
       [file('x/file', 'x'), dir('x/sub', { mode: 0o777 }), fifo('y/fifo'), file('y/.wh.a')],
     ],
     tree: [
+      '@base/canary dir',
+      '@base/canary/fifo fifo',
       'canary dir',
       'canary/file file x',
       'canary/sub dir',
-      '@base/canary dir',
-      '@base/canary/fifo fifo',
       'x link -> ../../canary',
       'y link -> /@base/canary',
     ],

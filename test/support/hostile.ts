@@ -120,7 +120,7 @@ export interface HostileCase {
   readonly aboutLayer?: boolean
   /**
    * What is in the rootfs: a line per name, in byte order, as {@link shapeOf} makes them. Directories that lead to
-   * an absolute path of the place are left out, and it is `@base` there.
+   * an absolute path of the place are left out, and it is `@base` there, before all else.
    */
   readonly tree?: readonly string[]
   /** The same where it differs for {@link stacked} layers: names of a file that are in several are files of their own. */
@@ -447,6 +447,8 @@ function expectTree(
     const shown = lines
       .filter(line => !isThere || !leadsTo(line, base))
       .map(line => line.replaceAll(base, '@base'))
+      // wherever the place is
+      .sort((a, b) => Number(b.startsWith('@base')) - Number(a.startsWith('@base')))
     t.strictSame(shown, test.tree, `what it holds, ${label}`)
   }
   if (test.warns === null) return
