@@ -12,10 +12,11 @@ export function makeMemoryDir(prefix: string): string {
   return mkdtempSync(join(memoryParent(), prefix))
 }
 
-/** An existing directory for those: `/dev/shm`, or where temporary files belong. */
+/** An existing directory for those: `/dev/shm` if it has a gigabyte to spare, or where temporary files belong. */
 export function memoryParent(): string {
   try {
     accessSync(memory, constants.W_OK)
+    if (room() < 2 ** 30) return tmpdir()
     const probe = mkdtempSync(join(memory, 'koci-'))
     try {
       const code = setxattr(cstring(probe), cstring('user.probe'), Buffer.from('1'))
@@ -34,12 +35,17 @@ export function roomyDirectory(t: {
   teardown(run: () => void): void
 }): string {
   try {
-    const { bavail, bsize } = statfsSync(memory)
-    if (bavail * bsize < 6 * 2 ** 30) return t.testdir()
+    if (room() < 6 * 2 ** 30) return t.testdir()
     const directory = mkdtempSync(join(memory, 'koci-test-'))
     t.teardown(() => rmSync(directory, { recursive: true, force: true }))
     return directory
   } catch {
     return t.testdir()
   }
+}
+
+/** Free bytes of memory's file system. */
+function room(): number {
+  const { bavail, bsize } = statfsSync(memory)
+  return bavail * bsize
 }
