@@ -11,7 +11,7 @@ import { makeImage } from './support/image.ts'
 import { roomyDirectory } from './support/memory-dir.ts'
 import { tarBytes } from './support/tar-builder.ts'
 
-t.setTimeout(1_200_000)
+t.setTimeout(3_600_000)
 
 const top = path.resolve(import.meta.dirname, '..')
 const preload = path.join(import.meta.dirname, 'support/tell-peak.js')
@@ -35,7 +35,7 @@ async function runNode(args: readonly string[], output: 'ignore' | number = 'ign
   const koci = spawn(...plainly(process.execPath, ['--import', preload, ...args]), {
     stdio: ['ignore', output, 'pipe'],
     env: childEnvironment(),
-    timeout: 240_000,
+    timeout: 600_000,
   })
   let text = ''
   koci.stderr?.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
@@ -81,16 +81,16 @@ const small: [
   what: string,
   pieces: () => TarPieces,
   compression: 'gzip' | 'zstd',
-  end: RegExp,
+  error: RegExp | undefined,
 ][] = [
   [
     'a hundred thousand files',
     () => filesIn(100_000, at => Math.floor(at / 100)),
     'gzip',
-    /^peak/,
+    undefined,
   ],
-  ['deep paths', deepPaths, 'gzip', /^peak/],
-  ['large pax headers', bigHeaders, 'gzip', /^peak/],
+  ['deep paths', deepPaths, 'gzip', undefined],
+  ['large pax headers', bigHeaders, 'gzip', undefined],
   ['targets of links', longLinks, 'gzip', /ERR_KOCI_LIMIT_EXCEEDED/],
   [
     'half a gigabyte of zeros',
@@ -99,8 +99,8 @@ const small: [
     /ERR_KOCI_LIMIT_EXCEEDED/,
   ],
 ]
-for (const [what, pieces, compression, end] of small)
-  await t.test(`under 1 MB of ${what} takes at most 150 MB`, { timeout: 240_000 }, async t => {
+for (const [what, pieces, compression, error] of small)
+  await t.test(`under 1 MB of ${what} takes at most 150 MB`, { timeout: 600_000 }, async t => {
     const base = roomyDirectory(t)
     const { image, sizes } = await makeBigImage(
       path.join(base, 'images'),
@@ -109,15 +109,16 @@ for (const [what, pieces, compression, end] of small)
     )
     t.ok(Math.max(...sizes) < megabyte, `${Math.max(...sizes)} bytes`)
     const bundle = path.join(base, 'bundle')
-    const { peak, text } = await run(['unpack', ...rootless, '--image', image, bundle])
-    t.match(text, end)
+    const { code, peak, text } = await run(['unpack', ...rootless, '--image', image, bundle])
+    if (error === undefined) t.equal(code, 0, text)
+    else t.match(text, error)
     t.ok(peak <= 150, `${peak} MB`)
     t.comment(`${what}: ${peak} MB`)
   })
 
 await t.test(
   'K18 a million files, half of them in one directory, take at most 350 MB',
-  { timeout: 480_000 },
+  { timeout: 1_500_000 },
   async t => {
     const base = roomyDirectory(t)
     const pieces = filesIn(1_000_000, at => (at < 500_000 ? 0 : Math.floor(at / 100)))
@@ -143,7 +144,7 @@ async function smallImage(t: { testdir(): string }) {
 
 await t.test(
   'two million changes that a lister in code lists take at most 250 MB',
-  { timeout: 240_000 },
+  { timeout: 600_000 },
   async t => {
     const { image, bundle } = await smallImage(t)
     const script = path.join(import.meta.dirname, 'support/many-changes.js')
@@ -161,7 +162,7 @@ await t.test(
 
 await t.test(
   'two million paths that a hook lists take at most 250 MB',
-  { timeout: 240_000 },
+  { timeout: 600_000 },
   async t => {
     const { image, bundle } = await smallImage(t)
     const place = hookPlace(t)

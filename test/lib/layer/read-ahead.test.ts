@@ -132,14 +132,17 @@ async function outcome(
   return [...results, ...describeTree(target, { root: false, times })]
 }
 
-/** What is known of the files of a tree, by their paths. */
+/** What is known of the files of a tree, by their paths: as for all users of sums, only if size and mtime are the same. */
 function sumsOf(target: string, hashes: FileHashes): string[] {
   return readdirSync(target, { recursive: true, encoding: 'utf8' })
     .sort()
     .flatMap(name => {
       const stat = lstatSync(join(target, name), { bigint: true })
       if (!stat.isFile()) return []
-      return [`${name} ${hashes.get(stat.ino)?.sha256.toString('hex')}`]
+      const known = hashes.get(stat.ino)
+      // an inode of ext4 that was an empty file's may have been another's before
+      const isOf = known?.size === Number(stat.size) && known.mtime === stat.mtimeNs
+      return [`${name} ${isOf ? known.sha256.toString('hex') : 'unknown'}`]
     })
 }
 
