@@ -447,7 +447,7 @@ function expectTree(
     const shown = lines
       .filter(line => !isThere || !leadsTo(line, base))
       .map(line => line.replaceAll(base, '@base'))
-      // wherever the place is
+      // where it comes in byte order depends on where the place is
       .sort((a, b) => Number(b.startsWith('@base')) - Number(a.startsWith('@base')))
     t.strictSame(shown, test.tree, `what it holds, ${label}`)
   }
